@@ -9,39 +9,31 @@ reward model of those that ask for one gives exact values blurred by noise.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.catalog import estimate
-from stepreward.core.keys import Key, uniforms
+from benchmarks.known_worlds import KEY, interval, reached, run, saying, times
+from benchmarks.pooled import POOLED_HEAD, cost_of_plain, oracle_saves, pooled, pooled_lines
 from stepreward.core.measure.step_metrics import auroc
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Trajectory
 from stepreward.label.samples import graded_samples
-from stepreward.policies.tabular import TabularPolicy
 from stepreward.tasks.enumerable import EnumerableWorld
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "estimators.md"
-KEY = Key.seed(0)
 SEEDS, PROBLEMS = 5, 10
 WORLDS = {
     "a wrong step is fatal, 8 steps": (8, True),
     "a wrong step is fatal, 12 steps": (12, True),
     "two wrong steps are forgiven, 8 steps": (8, False),
 }
-T_95 = {1: math.nan, 2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
-"""The 97.5 % point of Student's t of one degree of freedom less, by the number of worlds."""
 REFERENCE = 64
 """Rollouts a step of plain Monte Carlo whose error the others must reach."""
 GRID: tuple[int, ...] = (2, 4, 8, 12, 16, 24, 32, 48, 64)
@@ -69,7 +61,8 @@ TREES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-HEAD = """# What labels cost
+HEAD = (
+    """# What labels cost
 
 Written by `python -m benchmarks.estimators --write`; no number in a table is typed by hand.
 
@@ -84,62 +77,16 @@ each, and of every second problem a wrong solution where there is one. The refer
 - *coverage* of the 95 % intervals, *bias* and root mean square *error*, with n = 16, of the steps that it values:
   `scan` values none behind the first error.
 
-A step is one token here, so that `unprm`, which probes uncertain steps first, walks forward: a token alone has no
-entropy."""
+Steps are of two to five tokens, of which one decides; the entropy by which `unprm` probes grows with their number.
+Tokens are counted as if all steps were of one length.
+
+"""
+    + POOLED_HEAD
+)
 END = """*alive above lost*: chance that a step from which the problem can still be solved is worth more than one from
 which it cannot (AUROC). Trees value other steps than those of given solutions, and those that their search prefers;
 what `qlass`, `rest-mcts` and means over a search call a value is no chance of success, and their error says so.
 """
-
-
-def saying(world: EnumerableWorld) -> TabularPolicy:
-    """The world's policy, which reports the log-probabilities of its steps."""
-
-    def choices(problem: Problem, prefix: Sequence[Step]) -> list[tuple[Step, float, bool]]:
-        return [(replace(step, logprobs=(math.log(p),)), p, end) for step, p, end in world.next_steps(problem, prefix)]
-
-    return TabularPolicy(choices, world.name)
-
-
-@dataclass(frozen=True)
-class Blurred:
-    """Exact values with noise of a standard deviation of 0.15, within [0, 1]: a fair reward model."""
-
-    world: EnumerableWorld
-    name: str = "exact values, blurred"
-    batch_size: int = 256
-
-    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
-        """Scores of each step."""
-        return [
-            Scored(np.array([self._score(q.problem, q.steps[: i + 1]) for i in range(len(q.steps))])) for q in questions
-        ]
-
-    def _score(self, problem: Problem, prefix: Sequence[Step]) -> float:
-        bits = np.array([KEY.fold("blur", problem.id, *(step.text for step in prefix)).bits], np.uint64)
-        noise = 0.15 * math.sqrt(12) * (float(uniforms(bits, 0)[0]) - 0.5)
-        return float(np.clip(self.world.value(problem, prefix) + noise, 0.0, 1.0))
-
-
-@dataclass(frozen=True)
-class Run:
-    """One estimator over the solutions, or problems, of one world."""
-
-    made: list[Any]
-    rollouts: int
-    tokens: int
-
-
-def run(world: EnumerableWorld, name: str, items: Sequence[Any], settings: Mapping[str, Any]) -> Run:
-    """Results in order, and what they cost; equal questions of different items are paid once each."""
-    driver = Driver(policy=saying(world), scorer=Blurred(world), grader=world)
-    method, key = estimate[name], KEY.fold("label")
-    flows = [
-        method.take({"trajectory": one, "problem": getattr(one, "problem", one), "key": key}, **settings)
-        for one in items
-    ]
-    done = sorted(driver.run(flows), key=lambda finished: finished.index)
-    return Run([one.result for one in done], driver.bill.proposals, driver.bill.generated_tokens)
 
 
 def solutions(world: EnumerableWorld) -> list[Trajectory]:
@@ -177,33 +124,6 @@ def along(world: EnumerableWorld, name: str, n: int, settings: Mapping[str, Any]
     }  # fmt: skip
 
 
-def reached(rows: Sequence[Mapping[str, float]], error: float, cost: str) -> float:
-    """Cost at which an estimator's error is that of the reference, on the line between two settings of its grid.
-
-    Behind the last one the squared error falls as one over the cost, for at most twice that cost.
-    """
-    points = [(row["squared"], row[cost]) for row in rows]
-    for (worse, less), (better, more) in pairwise(points):
-        if better <= error <= worse:
-            share = math.log(worse / error) / math.log(worse / better) if worse > better else 1.0
-            return math.exp(math.log(less) + share * math.log(more / less))
-    if points[0][0] <= error:
-        return points[0][1]
-    rest, cost_of_last = points[-1]
-    return cost_of_last * rest / error if rest <= 2 * error else float("nan")
-
-
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """Geometric mean over worlds with a 95 % interval, of logarithms by Student's t; NaN where a world has none."""
-    logs = np.log(np.array(values))
-    half = T_95[len(logs)] * logs.std(ddof=1) / math.sqrt(len(logs)) if len(logs) > 1 else float("nan")
-    return {
-        "value": float(np.exp(logs.mean())),
-        "low": float(np.exp(logs.mean() - half)),
-        "high": float(np.exp(logs.mean() + half)),
-    }
-
-
 def compare(depth: int, fatal: bool) -> dict[str, Any]:
     """Every estimator along solutions: savings at the reference's error, over worlds of several seeds."""
     worlds = [EnumerableWorld(depth, 3, seed=seed, fatal=fatal) for seed in range(SEEDS)]
@@ -233,7 +153,12 @@ def compare(depth: int, fatal: bool) -> dict[str, Any]:
             "first_error": float(np.mean([rows[middle]["first_error"] for rows in by_world])),
             "rollouts": float(np.mean([rows[middle]["rollouts"] for rows in by_world])),
         }
-    return {"estimators": made, "reference": {
+    oracle: dict[str, list[float]] = {"rollouts": [], "tokens": []}
+    for world in worlds:
+        alone = [StepTree.from_trajectories([one], one.problem) for one in solutions(world)]
+        for cost, saved_by in oracle_saves(world, alone, cost_of_plain(world, alone, REFERENCE)).items():
+            oracle[cost].append(saved_by)
+    return {"estimators": made, "oracle": {cost: interval(some) for cost, some in oracle.items()}, "reference": {
         "rmse": float(np.sqrt(np.mean([ref["squared"] for ref in plain]))),
         "first_error": float(np.mean([ref["first_error"] for ref in plain])),
         "rollouts": float(np.mean([ref["rollouts"] for ref in plain])),
@@ -277,13 +202,11 @@ def _inner(world: EnumerableWorld, tree: StepTree) -> tuple[NDArray[np.float64],
 def main() -> dict[str, Any]:
     """All tables."""
     start = time.perf_counter()
-    found = {name: {"along": compare(*how), "trees": trees(*how)} for name, how in WORLDS.items()}
+    found = {
+        name: {"along": compare(*how), "pooled": pooled(*how, SEEDS, REFERENCE), "trees": trees(*how)}
+        for name, how in WORLDS.items()
+    }
     return {"worlds": found, "seeds": SEEDS, "problems": PROBLEMS, "seconds": time.perf_counter() - start}
-
-
-def times(found: Mapping[str, float] | None) -> str:
-    """A saving as text."""
-    return "-" if found is None else f"{found['value']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -305,6 +228,9 @@ def page(found: Mapping[str, Any]) -> str:
             )
             rest = f"{row['rmse']:.3f} | {row['bias']:+.3f} | {100 * row['coverage']:.0f} %"
             lines.append(f"| {one} | {saved} | {rest} |")
+        oracle = by["along"]["oracle"]
+        lines.append(f"| *an oracle* | {times(oracle['rollouts'])} | {times(oracle['tokens'])} | - | - | - | - | - |")
+        lines += pooled_lines(by["pooled"])
         lines += [
             "", "| trees | tokens a problem | steps valued | error | bias | alive above lost | coverage |",
             "|---|---|---|---|---|---|---|",
