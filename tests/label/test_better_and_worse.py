@@ -183,3 +183,26 @@ def test_extremes_are_the_pairs_of_masprm() -> None:
         (better, worse) for better in "lkji" for worse in "abcd"
     }
     assert len(pairs_of(many, "extremes", column="value", most=8)) == 8
+
+
+@given(
+    solutions(), st.sampled_from([-1.0, 0.25, 0.5]), st.sampled_from([0.5, 0.75, 2.0]), st.sampled_from(sorted(PAIRS))
+)
+def test_bounds_leave_out_pairs_and_nothing_else(rows: list[Trajectory], above: float, below: float, by: str) -> None:
+    every = pairs_of(rows, by, column="value")
+    kept = [texts(pair) for pair in pairs_of(rows, by, column="value", above=above, below=below)]
+    if by == "outcomes":
+        grade = {row.text: row.outcome for row in rows}
+    elif by == "ends":
+        known = {row.text: row.column("value")[~np.isnan(row.column("value"))] for row in rows}
+        grade = {text: float(some[-1]) for text, some in known.items() if some.size}
+    elif by == "degraded":
+        value = known_values(rows)
+        at = {texts(pair): int(pair.meta["step"]) + 1 for pair in every}
+        wanted = [t for t, n in at.items() if value[t[0][:n]] > above and value[t[1][:n]] < below]
+        assert sorted(kept) == sorted(wanted)
+        return
+    else:
+        grade = known_values(rows)
+    wanted = [texts(pair) for pair in every if grade[texts(pair)[0]] > above and grade[texts(pair)[1]] < below]
+    assert kept == wanted

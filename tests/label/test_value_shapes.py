@@ -7,7 +7,8 @@ import pytest
 from tests.label.test_transforms import measured
 
 from stepreward.core.catalog import transform
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.label.better_and_worse import pairs_of
 from stepreward.label.relabelling import relabelled, transformed
 
 NAN = float("nan")
@@ -73,3 +74,21 @@ def test_a_gate_on_scores() -> None:
     """8, 5, 6, 3 of 10 with a gate of 5: steps 1 and 3 are supervised."""
     some = measured([1.0] * 4).with_columns({"score": np.array([8, 5, 6, 3]) / 10})
     np.testing.assert_array_equal(labels("score-gate", some), [1, NAN, 1, NAN])
+
+
+def test_places_among_siblings_by_hand() -> None:
+    """After the root a 0.9 (the mean of 1 and 0.8), b 0.5, c 0.5, d 0.1, e unknown; after a: x alone, so no label."""
+    problem = Problem("p", "?")
+
+    def row(words: str, *values: float) -> Trajectory:
+        return Trajectory(problem, tuple(map(Step, words)), columns={"value": np.array(values)})
+
+    rows = [row("ax", 1.0, 0.3), row("a", 0.8), row("b", 0.5), row("c", 0.5), row("d", 0.1), row("e", NAN)]
+    made = relabelled(rows, (transform["reciprocal-rank"], {}))
+    wanted = [[1, NAN], [1], [1 / 2], [1 / 2], [1 / 4], [NAN]]
+    for one, labels_ in zip(made, wanted, strict=True):
+        np.testing.assert_array_equal(one.labels, labels_)
+        assert one.first_error is None
+    # RAG-Gym's pairs: the best against the third and below.
+    kept = pairs_of(made, above=0.75, below=0.5)
+    assert [[one.text for one in pair.candidates] for pair in kept] == [["a", "d"]]

@@ -43,6 +43,10 @@ class PairFlags:
     """Step column with the values of steps."""
     margin: Annotated[float, Flag(low=0.0)] = 0.0
     """Least difference of the two values."""
+    above: float | None = None
+    """The better one's value is above it."""
+    below: float | None = None
+    """The worse one's value is below it."""
     most: Annotated[int, Flag(low=0)] = 0
     """Most pairs of a problem, those with the largest margins; 0: all."""
     to: str = OWN
@@ -59,12 +63,15 @@ def pairs(flags: PairFlags, reading: ReadFlags, json_output: JsonFlag = False) -
     goal, rows = writable(flags.to), StoredRows()
     options = format_options(goal, goal.write, flags.write)
     rows.extend(reading.solutions(flags.data))
+    bounds = {k: v for k, v in (("above", flags.above), ("below", flags.below)) if v is not None}
     made, with_pairs = 0, 0
 
     def found() -> Iterator[Comparison]:
         nonlocal made, with_pairs
         for number in range(len(rows)):
-            some = pairs_of(rows.of(number), flags.by, column=flags.column, margin=flags.margin, most=flags.most)
+            some = pairs_of(
+                rows.of(number), flags.by, column=flags.column, margin=flags.margin, most=flags.most, **bounds
+            )
             made, with_pairs = made + len(some), with_pairs + bool(some)
             yield from some
 
@@ -72,7 +79,7 @@ def pairs(flags: PairFlags, reading: ReadFlags, json_output: JsonFlag = False) -
     first = next(some, None)
     if first is None:
         what = f"no problem has two candidates for --by {flags.by} with different values"
-        remedy = "pass several solutions of a problem, a --column that is there, or a smaller --margin"
+        remedy = "pass several solutions of a problem, a --column that is there, or less strict bounds"
         raise InputError(what, source=flags.data, remedy=remedy)
     every = chain([first], some)
     items = as_solutions(every) if goal.kind == "solutions" else every

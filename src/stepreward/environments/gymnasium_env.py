@@ -14,7 +14,7 @@ import numpy as np
 from stepreward.core.catalog import environment
 from stepreward.core.errors import InputError
 from stepreward.core.optional import optional
-from stepreward.core.runtime.acts import Observation
+from stepreward.core.runtime.acts import REWORDS, Observation
 from stepreward.core.types import Problem, Step
 from stepreward.environments.episode_pool import EpisodePool
 
@@ -37,7 +37,8 @@ def read_action(text: str, space: Any) -> Any:
 class GymnasiumEpisode:
     """An episode of a `gymnasium.Env`; a `core.runtime.acts.Environment` that forks by a deep copy.
 
-    The reset's seed is `meta["seed"]` of the problem, or else a digest of its id. The outcome is `info["success"]`
+    The reset's seed is `meta["seed"]` of the problem, or else a digest of its id, of the original's where it is one in
+    other words. The outcome is `info["success"]`
     where the environment gives it, else whether the sum of rewards is positive at the end.
 
     Args:
@@ -50,7 +51,8 @@ class GymnasiumEpisode:
 
     def reset(self, problem: Problem) -> Observation:
         """Begins an episode."""
-        seed = int(problem.meta.get("seed", zlib.crc32(problem.id.encode())))
+        own = str(problem.meta.get(REWORDS, problem.id))
+        seed = int(problem.meta.get("seed", zlib.crc32(own.encode())))
         shown, _ = self._env.reset(seed=seed)
         return Observation.of(self._text(shown), outcome=0.0)
 

@@ -24,6 +24,8 @@ class _Pair:
 
     better: Sequence[Step]
     worse: Sequence[Step]
+    high: float
+    """Value of the better one."""
     margin: float
     strength: float
     step: int = -1
@@ -34,8 +36,8 @@ class _Pair:
 
 def siblings(tree: StepTree, column: str) -> Iterator[_Pair]:
     """Two next steps after the same prefix, of which one has the higher value."""
-    for better, worse, margin, strength in _siblings(tree, column):
-        yield _Pair(tree.prefix(better), tree.prefix(worse), margin, strength, int(tree.depth[better]) - 1)
+    for better, worse, high, margin, strength in _siblings(tree, column):
+        yield _Pair(tree.prefix(better), tree.prefix(worse), high, margin, strength, int(tree.depth[better]) - 1)
 
 
 def extremes(tree: StepTree, column: str) -> Iterator[_Pair]:
@@ -53,31 +55,32 @@ def extremes(tree: StepTree, column: str) -> Iterator[_Pair]:
             for worse in order[len(order) - worst :]:
                 if (margin := float(values[better] - values[worse])) > _ROUNDING:
                     at = int(tree.depth[better]) - 1
-                    yield _Pair(tree.prefix(better), tree.prefix(worse), margin, margin, at)
+                    high = float(values[better])
+                    yield _Pair(tree.prefix(better), tree.prefix(worse), high, margin, margin, at)
 
 
 def step_dpo(tree: StepTree, column: str) -> Iterator[_Pair]:
     """A right and a wrong next step after a prefix of right steps, with a whole solution through each."""
     right = _values(tree, column) > _RIGHT
-    for better, worse, margin, strength in _siblings(tree, column):
+    for better, worse, high, margin, strength in _siblings(tree, column):
         above = [node for node in _above(tree, better) if tree.action[node]]
         if right[better] and not right[worse] and right[above].all():
             at, rows = int(tree.depth[better]) - 1, (_through(tree, better)[-1], _through(tree, worse)[0])
             first, second = ("".join(step.text for step in tree.attempts[row].steps[at:]) for row in rows)
             whole = first, second
-            yield _Pair(tree.prefix(better), tree.prefix(worse), margin, strength, at, whole)
+            yield _Pair(tree.prefix(better), tree.prefix(worse), high, margin, strength, at, whole)
 
 
 def degraded(tree: StepTree, column: str) -> Iterator[_Pair]:
     """A solution, and the same with one step replaced by a sibling of a lower value."""
     known = {tree.attempts[row].steps: tree.outcomes[row] for row in range(len(tree.ends))}
-    for better, worse, margin, strength in _siblings(tree, column):
+    for better, worse, high, margin, strength in _siblings(tree, column):
         row, at = _through(tree, better)[-1], int(tree.depth[better]) - 1
         steps = tree.attempts[row].steps
         replaced = (*steps[:at], tree.step(worse), *steps[at + 1 :])
         # Where the replaced solution was sampled too, its own outcome must not contradict the pair.
         if not known.get(replaced, -math.inf) >= tree.outcomes[row]:
-            yield _Pair(steps, replaced, margin, strength, at)
+            yield _Pair(steps, replaced, high, margin, strength, at)
 
 
 def by_outcome(tree: StepTree, column: str) -> Iterator[_Pair]:
@@ -106,7 +109,14 @@ of a right and a wrong step."""
 
 
 def pairs_of(
-    rows: Sequence[Trajectory], by: str = "siblings", *, column: str = LABEL, margin: float = 0.0, most: int = 0
+    rows: Sequence[Trajectory],
+    by: str = "siblings",
+    *,
+    column: str = LABEL,
+    margin: float = 0.0,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: int = 0,
 ) -> list[Comparison]:
     """The pairs of one problem, each a comparison of two candidates, the better one first.
 
@@ -119,6 +129,7 @@ def pairs_of(
         by: a kind of `PAIRS`.
         column: the step column with the values; not read for outcomes.
         margin: least difference; equal values are never a pair.
+        above, below: the better one's value is above the one, and the worse one's below the other.
         most: pairs with the largest margins that are kept, of equal ones the first; 0 keeps all.
 
     Raises:
@@ -127,7 +138,12 @@ def pairs_of(
     if by not in PAIRS:
         raise UnknownNameError("kind of pairs", by, PAIRS)
     tree = StepTree.from_trajectories(rows)
-    made = [pair for pair in PAIRS[by](tree, column) if pair.margin >= margin - _ROUNDING]
+    made = [
+        pair for pair in PAIRS[by](tree, column)
+        if pair.margin >= margin - _ROUNDING
+        and pair.high > above + _ROUNDING
+        and pair.high - pair.margin < below - _ROUNDING
+    ]  # fmt: skip
     if most:
         kept = sorted(range(len(made)), key=lambda i: (-made[i].margin, i))[:most]
         made = [made[i] for i in sorted(kept)]
@@ -155,17 +171,19 @@ def _whole(tree: StepTree, values: Mapping[int, float]) -> Iterator[_Pair]:
     first = {int(end): row for row, end in reversed([*enumerate(tree.ends)])}
     for better, worse in permutations(sorted(values), 2):
         if (margin := values[better] - values[worse]) > 0:
-            yield _Pair(tree.attempts[first[better]].steps, tree.attempts[first[worse]].steps, margin, margin)
+            chosen, rejected = (tree.attempts[first[end]].steps for end in (better, worse))
+            yield _Pair(chosen, rejected, values[better], margin, margin)
 
 
-def _siblings(tree: StepTree, column: str) -> Iterator[tuple[int, int, float, float]]:
-    """A better and a worse node after the same prefix, with margin and strength."""
+def _siblings(tree: StepTree, column: str) -> Iterator[tuple[int, int, float, float, float]]:
+    """A better and a worse node after the same prefix, with the better one's value, margin and strength."""
     values, rollouts = _values(tree, column), _values(tree, "n_rollouts")
     for some in _children(tree, values).values():
         for better, worse in permutations(some, 2):
             if (margin := float(values[better] - values[worse])) > 0:
                 counts = float(rollouts[better]), float(rollouts[worse])
-                yield better, worse, margin, _strength(float(values[better]), float(values[worse]), counts)
+                high, low = float(values[better]), float(values[worse])
+                yield better, worse, high, margin, _strength(high, low, counts)
 
 
 def _children(tree: StepTree, values: Floats) -> dict[int, list[int]]:

@@ -213,7 +213,8 @@ def _asked(trajectory: Trajectory, at: int, kind: str, key: Key) -> Propose:
     text = re.sub(r"\{(\w+)\}", lambda found: parts.get(found[1], found[0]), PROMPT)
     # Policies distinguish prompts by the problem's id.
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return Propose(Problem(f"{problem.id} planted {digest}", text), (), key.fold("planted", problem.id, digest))
+    again = Problem(f"{problem.id} planted {digest}", text)
+    return Propose(again, (), key.fold("planted", problem.id, digest), acts=False)
 
 
 def _written(answer: str, right: Step, kind: str) -> Step | None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from stepreward.core.catalog import transform
+from stepreward.core.tree import StepTree
 from stepreward.core.types import SCORE, Trajectory
 from stepreward.label.transforms import AfterError, rewritten
+
+_ROUNDING = 1e-9
+"""Means of equal values may differ by so much."""
 
 
 @transform.method(
@@ -84,6 +89,34 @@ def minmax(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     span = high - low or 1.0
     return [rewritten(one, "minmax", np.clip((one.column("value") - low) / span, 0.0, 1.0)) for one in trajectories]
+
+
+@transform.method(
+    "reciprocal-rank",
+    note="the labels of RAG-Gym's released code (2abbdd4), where a strong model ranks ten candidate actions; here any "
+    "column does, such as values of rollouts. Its pairs: pairs --by siblings --above 0.75 --below 0.5",
+)
+def reciprocal_rank(trajectories: Sequence[Trajectory], *, column: str = "value") -> list[Trajectory]:
+    """Labels a step by its place among the steps that were tried after the same prefix.
+
+        label = 1 / (1 + rank),    rank = number of siblings of a higher value: 0 for the best, equal ones share it
+
+    Args:
+        trajectories: all of one problem, with the column; a step without a measured sibling has no label.
+        column: what ranks; steps that several trajectories share have the mean of what they say.
+    """
+    tree = StepTree.from_trajectories(trajectories)
+    values = tree.scatter_mean(tree.step_column(column))
+    labels = np.full(tree.n, np.nan)
+    known = np.flatnonzero(tree.action & ~np.isnan(values))
+    for parent in np.unique(tree.parent[known]):
+        some = known[tree.parent[known] == parent]
+        if len(some) > 1:
+            labels[some] = 1 / (1 + (values[some] > values[some, None] + _ROUNDING).sum(1))
+    made = [row[mask] for row, mask in zip(tree.gather(labels), tree.mask, strict=True)]
+    named = [rewritten(one, "reciprocal-rank", own, measured=own) for one, own in zip(trajectories, made, strict=True)]
+    # A place says nothing of errors.
+    return [replace(one, first_error=None) for one in named]
 
 
 @transform.method(

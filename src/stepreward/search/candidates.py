@@ -100,6 +100,20 @@ class Candidate:
         """The first `length` of its steps."""
         return prefix_of(self.steps).first(length)
 
+    def before(self, at: int) -> Candidate:
+        """What there was before one of its steps, without what an environment showed last, which it shows again."""
+        return Candidate(self.first(self.length_of(Candidate(self.steps[:at]).turns)))
+
+    @property
+    def turns(self) -> int:
+        """Number of its actions: what an environment shows between them does not count."""
+        return sum(step.kind == "action" for step in self.steps)
+
+    def length_of(self, turns: int) -> int:
+        """Number of steps up to the end of so many actions; all where it has fewer."""
+        ends = [at for at, step in enumerate(self.steps, 1) if step.kind == "action"]
+        return [0, *ends][turns] if turns <= len(ends) else len(self.steps)
+
     @property
     def rank(self) -> float:
         """Its total, -infinity where it was not scored: the highest is the best."""

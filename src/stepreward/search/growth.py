@@ -76,7 +76,7 @@ class Growth:
             parents: candidates that are not finished.
             n: samples of each parent.
             keys: randomness of each parent; None takes the one that its steps decide.
-            how: further fields of the questions, such as `temperature` or `expert`.
+            how: further fields of the questions, such as `temperature` or `expert`, or `problem`, in other words.
         """
         children = yield from self.sprout(parents, n, keys=keys, **how)
         scored = yield from self.score([c for group in children for c in group])
@@ -137,7 +137,7 @@ class Growth:
         if self.spent:
             return ""
         try:
-            ((answer,),) = yield [Propose(problem, (), self.key.fold("said", problem.id))]
+            ((answer,),) = yield [Propose(problem, (), self.key.fold("said", problem.id), acts=False)]
         except BudgetExhausted:
             self.spent = True
             return ""
@@ -215,7 +215,7 @@ class Growth:
         counts = [n] * len(parents) if isinstance(n, int) else list(n)
         drawn = [self._key(parent) for parent in parents] if keys is None else keys
         questions: list[Question] = [
-            Propose(self.problem, parent.steps, key, n=count, partial=True, **how)
+            Propose(prefix=parent.steps, key=key, n=count, partial=True, **{"problem": self.problem, **how})
             for parent, count, key in zip(parents, counts, drawn, strict=True)
             if count
         ]

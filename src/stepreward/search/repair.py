@@ -12,6 +12,7 @@ from collections import Counter
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
+from stepreward.core.runtime.acts import REWORDS
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps, Rounds
@@ -65,7 +66,7 @@ def cut_and_regenerate(
         if not bad or growth.spent:
             break
         # Drafts that keep the same prefix share one question, so that their samples differ.
-        prefixes = {i: Candidate(kept[i].first(at)) for i, at in bad.items()}
+        prefixes = {i: kept[i].before(at) for i, at in bad.items()}
         counts = Counter(prefix.path for prefix in prefixes.values())
         parents = list({prefix.path: prefix for prefix in prefixes.values()}.values())
         made = yield from growth.complete(parents, [counts[p.path] for p in parents], first=number * n)
@@ -229,7 +230,8 @@ def follow_up(problem: Problem, draft: str, request: str) -> Problem:
     said = ({"role": "assistant", "content": draft},) if draft else ()
     messages = (*problem.messages, *said, {"role": "user", "content": request})
     digest = hashlib.blake2b(repr((draft, request)).encode(), digest_size=8).hexdigest()
-    return Problem(f"{problem.id}/{digest}", messages, problem.reference, problem.meta)
+    meta = {REWORDS: problem.id, **problem.meta}
+    return Problem(f"{problem.id}/{digest}", messages, problem.reference, meta)
 
 
 def _text(candidate: Candidate) -> str:

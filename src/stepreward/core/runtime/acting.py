@@ -73,7 +73,8 @@ class _Turns:
     def __init__(self, questions: Sequence[Question], seen: Seen) -> None:
         self._own, self._seen = questions, seen
         self._samples = [
-            [_GrowingSample(one, i) for i in range(one.n)] if isinstance(one, Propose) else None for one in questions
+            [_GrowingSample(one, i) for i in range(one.n)] if isinstance(one, Propose) and one.acts else None
+            for one in questions
         ]
         self._plain: dict[int, Any] = {}
         self._asked: list[_GrowingSample | int | Act] = []

@@ -8,6 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from stepreward.core.types import Problem, Step
 
+REWORDS = "rewords"
+"""Key of a problem's meta: the id of the problem that it puts in other words, whose episode it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Act:

@@ -55,6 +55,8 @@ class Propose:
     """Exclude tokens less likely than this share of the likeliest token's probability."""
     expert: bool = False
     """Use the stronger policy, where there is one (`policies.expert`)."""
+    acts: bool = True
+    """Whether an environment, where there is one, executes what is written."""
     partial: bool = False
     """Whether the flow can use fewer than `n` continuations, or cut ones. When the budget ends or a sample fails, the
     continuations so far are thrown into the flow with the error. Without it a question is answered in full or not."""

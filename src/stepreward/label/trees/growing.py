@@ -46,6 +46,11 @@ class Place:
     score: float = float("nan")
     """Of its last step, by the reward model."""
 
+    @property
+    def depth(self) -> int:
+        """Steps of the policy: what an environment shows between them does not count."""
+        return sum(step.kind == "action" for step in self.prefix)
+
 
 Tree = SearchTree[Place]
 
@@ -111,8 +116,10 @@ class Growing:
         )
         through: dict[tuple[Name, bool, bool], tuple[Place, list[float]]] = {}
         for one in (rollout for rollout in made if rollout.steps or rollout.finished):
-            ended = len(one.steps) <= 1
-            prefix = above.prefix.then(one.steps[:1])
+            # What an environment shows before the first action belongs to it.
+            length = next((at for at, step in enumerate(one.steps, 1) if step.kind == "action"), len(one.steps))
+            ended = len(one.steps) <= length
+            prefix = above.prefix.then(one.steps[:length])
             place = Place(prefix, ended, ended and one.finished, one.outcome if ended else float("nan"), 0)
             first, outcomes = through.setdefault((prefix.name, ended, place.finished), (place, []))
             first.samples += 1
@@ -272,10 +279,12 @@ class Growing:
         made: dict[tuple[Name, bool, bool], Place] = {}
         for one in answers:
             prefix = above.prefix.then([step for step in one.steps if step.text or step.images])
-            cut = not one.finished and (one.truncated or len(prefix) >= self.max_steps)
+            place = Place(prefix, samples=0)
+            cut = not one.finished and (one.truncated or place.depth >= self.max_steps)
             if (cut and self.unfinished == "drop") or (len(prefix) == len(above.prefix) and not one.finished):
                 continue
-            place = Place(prefix, one.finished or cut, one.finished, 0.0 if cut else float("nan"), 0)
+            place.ended, place.finished = one.finished or cut, one.finished
+            place.outcome = 0.0 if cut else float("nan")
             made.setdefault((prefix.name, place.ended, place.finished), place).samples += 1
         return [*made.values()]
 

@@ -219,7 +219,10 @@ class _Walks:
     def level(self, depth: int) -> Flow[None]:
         """Expands all open prefixes of a depth, some at a time, so that a budget that ends keeps what was paid."""
         tree = self.grown.tree
-        nodes = [i for i, place in enumerate(tree.items) if len(place.prefix) == depth and not place.ended]
+        depths = [0]
+        for parent in tree.parent[1:]:
+            depths.append(depths[parent] + 1)
+        nodes = [i for i, place in enumerate(tree.items) if depths[i] == depth and not place.ended]
         if not nodes:
             tree.close(0)
         for at in range(0, len(nodes), _TOGETHER):
@@ -300,8 +303,7 @@ class _Walks:
                 self._close(child)
 
     def _rollouts(self, node: int) -> int:
-        depth = len(self.grown.at(node).prefix)
-        return max(self.n // (depth + 1), self.least) if self.least else self.n
+        return max(self.n // (self.grown.at(node).depth + 1), self.least) if self.least else self.n
 
     def _settle_ends(self, children: Sequence[int]) -> bool:
         """Backs up the outcome of every end among nodes; True where there is one."""

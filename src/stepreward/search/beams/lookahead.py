@@ -13,7 +13,7 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
-from stepreward.search.beams.beam_loop import beam_loop, keep_best
+from stepreward.search.beams.beam_loop import Rank, beam_loop, keep_best
 from stepreward.search.candidates import Candidate, Found, total_of
 from stepreward.search.growth import Growth
 
@@ -137,21 +137,32 @@ def mended_search(
         aggregate: total of the step scores up to each of these steps, and of a candidate for the choice; in [0, 1].
         vote: choose by the weighted vote over the final beams instead of the best one.
     """
+    growth = Growth(problem, key, aggregate)
+    keep = keep_best(growth, beams, mended_rank(growth, ahead, rate, gain))
+    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
+
+
+def mended_rank(growth: Growth, ahead: int, rate: float, gain: float) -> Rank:
+    """What `rearter` compares candidates by.
+
+    Raises:
+        ValueError: `rate` is outside [0, 1].
+    """
     if not 0 <= rate <= 1:
         raise ValueError(f"rate must be in [0, 1], got {rate}")
-    growth = Growth(problem, key, aggregate)
 
     def rank(rivals: Sequence[Candidate]) -> Flow[Sequence[float]]:
         tips = yield from _rolled_out(growth, rivals, ahead, temperature=None)
-        return [_corrected_rank(c, tip, aggregate, rate, gain) for c, tip in zip(rivals, tips, strict=True)]
+        return [_corrected_rank(c, tip, growth.aggregate, rate, gain) for c, tip in zip(rivals, tips, strict=True)]
 
-    keep = keep_best(growth, beams, rank)
-    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
+    return rank
 
 
 def _corrected_rank(candidate: Candidate, tip: Candidate, aggregate: str, rate: float, gain: float) -> float:
     """A candidate's rank: its total, corrected by the totals of the longer prefixes up to the end of its roll-out."""
-    lengths = range(len(candidate.steps), len(tip.scores) + 1)
+    # What an environment shows has no score, and its prefix the total of the action before: no rise.
+    shown = [step.kind == "observation" for step in tip.steps[: len(tip.scores)]]
+    lengths = [n for n in range(len(candidate.steps), len(tip.scores) + 1) if n and not shown[n - 1]]
     totals = total_of([tip.scores[:length] for length in lengths], aggregate)
     known = totals[~np.isnan(totals)]
     if not known.size:

@@ -153,9 +153,10 @@ class ParticleFilter:
 def _after_moves(particle: Particle, count: int) -> Candidate:
     """A particle's candidate after the first `count` of its moves."""
     candidate = particle.candidate
-    if count >= len(candidate.steps) + particle.apart:
+    if count >= candidate.turns + particle.apart:
         return candidate
-    return Candidate(candidate.first(count), False, candidate.scores[:count])
+    length = candidate.length_of(count)
+    return Candidate(candidate.first(length), False, candidate.scores[:length])
 
 
 def concluded(growth: Growth, particles: Sequence[Particle], vote: bool) -> Flow[Found]:

@@ -54,7 +54,8 @@ class SampledSolutions:
 
     def next(self, *, alpha: float, beta: float, scale: float, c_puct: float) -> int | None:
         """The row of the solution to cut next; None where every solution with a step of its own was cut."""
-        rows = [i for i, done in enumerate(self.cut) if not done and len(self.solutions[i].steps) > self.origin[i]]
+        own = [Candidate(c.steps[at:]).turns for c, at in zip(self.solutions, self.origin, strict=True)]
+        rows = [i for i, done in enumerate(self.cut) if not done and own[i]]
         if not rows:
             return None
         paths = [self.start(i) for i in rows]
@@ -62,7 +63,7 @@ class SampledSolutions:
         # The text that a cut gives up is what follows its prefix: lengths are counted from there.
         worth = priority(
             np.array([value[path] for path in paths]),
-            np.array([len(self.solutions[i].steps) - self.origin[i] for i in rows], np.float64),
+            np.array([own[i] for i in rows], np.float64),
             np.array([self.visits.get(path, 0) for path in paths], np.float64),
             float(sum(self.visits.values())),
             alpha=alpha, beta=beta, scale=scale, c_puct=c_puct,
@@ -138,4 +139,4 @@ def _prefix_before_error(solution: Candidate, origin: int, threshold: float) -> 
     scores = np.where(np.isnan(scores), np.inf, scores)
     bad = int(first_error(scores, threshold))
     at = origin + (bad if bad >= 0 else int(np.argmin(scores)))
-    return Candidate(solution.first(at)) if at else ROOT
+    return solution.before(at)

@@ -138,15 +138,15 @@ def while_worth_it(
     for level in range(n * max_steps):
         if growth.spent:
             break
-        long += [c for c in waiting if len(c.steps) >= max_steps]
-        waiting = [c for c in waiting if len(c.steps) < max_steps]
+        long += [c for c in waiting if c.turns >= max_steps]
+        waiting = [c for c in waiting if c.turns < max_steps]
         options = [*waiting, *[ROOT] * (n - begun)]
         if not options:
             break
-        mean = float(np.mean([len(c.steps) for c in ended])) if ended else length
+        mean = float(np.mean([c.turns for c in ended])) if ended else length
         start = float(np.mean(first)) if first else prior
         chances = [start if c is ROOT else _chance(c) for c in options]
-        needs = [max(1.0, mean - len(c.steps)) for c in options]
+        needs = [max(1.0, mean - c.turns) for c in options]
         have = max((_chance(c) for c in ended), default=0.0)
         chosen = worth_growing(chances, needs, have, cost=cost, delay=delay)
         if not chosen and not ended:

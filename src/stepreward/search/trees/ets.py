@@ -125,6 +125,11 @@ def clusters(vectors: Vectors, distance: float = 0.05) -> list[int]:
     return fcluster(linkage(apart, "average"), distance, "distance").tolist()
 
 
+def _acted(candidate: Candidate) -> list[Path]:
+    """Names of a candidate's prefixes that end in an action."""
+    return [name for name, step in zip(candidate.places, candidate.steps, strict=True) if step.kind == "action"]
+
+
 @search.method(
     "ets",
     paper="arXiv:2502.13575",
@@ -173,7 +178,7 @@ def ets(
         meaning = clusters((embed or n_grams)([c.steps[-1].text for c in kept]), distance)
         # Nodes by the names of their prefixes: equal ones are one node, which several candidates share the price of.
         number: dict[Path, int] = {}
-        above = [[number.setdefault(name, len(number)) for name in (TOP, *c.places[:-1])] for c in kept]
+        above = [[number.setdefault(name, len(number)) for name in (TOP, *_acted(c)[:-1])] for c in kept]
         leaves = keep_leaves(shares, above, meaning, cost=cost, coverage=coverage, seconds=solver_seconds)
         return [kept[i] for i in leaves]
 

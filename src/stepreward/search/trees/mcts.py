@@ -72,7 +72,7 @@ def _grow_visited(
         if tree.children[node] is None
         and tree.visits[node] > 0
         and not tree.items[node].finished
-        and len(tree.items[node].steps) < max_steps
+        and tree.items[node].turns < max_steps
     )
     if not nodes or growth.spent:
         return

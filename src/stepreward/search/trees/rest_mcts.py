@@ -110,7 +110,7 @@ def greedy_rollout_search(
         if candidate.finished and tree.value[node] >= gate:
             accepted = candidate
             break
-        if growth.open([candidate]) and len(candidate.steps) < max_steps:
+        if growth.open([candidate]) and candidate.turns < max_steps:
             (grown,) = yield from growth.grow([candidate], width)
             if len(expand(tree, node, grown)):
                 leaf = tree.choose(rule, node)

@@ -63,7 +63,7 @@ def value_tree(
         node = tree.descend(rule)
         candidate = tree.items[node]
         expanded = tree.children[node] is not None
-        if candidate.finished or expanded or len(candidate.steps) >= max_steps:
+        if candidate.finished or expanded or candidate.turns >= max_steps:
             tree.back_up(node, float(tree.value[node]))
             continue
         (made,) = yield from growth.complete([candidate], width)
@@ -84,12 +84,12 @@ def value_tree(
 
 def _first_steps(start: Candidate, solutions: Sequence[Candidate], aggregate: str) -> list[list[Candidate]]:
     """First steps of solutions that go on from a prefix: the samples of each distinct one, the best valued first."""
-    depth = len(start.steps) + 1
-    grown = [solution for solution in solutions if len(solution.steps) >= depth]
-    scores = [solution.scores[:depth] for solution in grown]
+    grown = [solution for solution in solutions if solution.turns > start.turns]
+    depths = [solution.length_of(start.turns + 1) for solution in grown]
+    scores = [solution.scores[:depth] for solution, depth in zip(grown, depths, strict=True)]
     totals = np.nan_to_num(total_of(scores, aggregate)).tolist() if grown else []
     samples: dict[tuple[Path, bool], list[Candidate]] = {}
-    for solution, some, total in zip(grown, scores, totals, strict=True):
+    for solution, depth, some, total in zip(grown, depths, scores, totals, strict=True):
         # It is finished only where the first step is all that the solution still had.
         first = Candidate(solution.first(depth), solution.finished and len(solution.steps) == depth, some, total)
         samples.setdefault((first.path, first.finished), []).append(first)
