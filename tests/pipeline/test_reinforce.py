@@ -150,7 +150,7 @@ def test_a_curve_that_falls_first_is_met_where_it_first_rises_to_the_accuracy() 
 
 def test_rollouts_of_the_policy_stand_in_for_a_model(tmp_path: Path) -> None:
     line = f"rl --rollouts 2 --credit vsrm --credit vineppo --out {tmp_path / 'rl'} --json --seeds 1 --steps 1"
-    small = "--problems 2 --generations 2 --evaluate-every 1 --held-out 2 --samples 1 --max-tokens 48"
+    small = "--problems 2 --generations 2 --evaluate-every 1 --held-out 2 --samples 1 --max-tokens 48 --on-alarm stop"
     done = CliRunner().invoke(app, shlex.split(f"{line} {small}"), catch_exceptions=False)
     summary = json.loads(done.stdout)
     assert summary["credits"].keys() == {"vsrm", "vineppo"}

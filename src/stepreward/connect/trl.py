@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from stepreward.connect.alarms import HackingAlarms
+from stepreward.connect.alarms import MEANINGS, HackingAlarms
 from stepreward.connect.completions import Ids, Mask, StepFinder, problem_of
 from stepreward.connect.step_data import DERIVED
 from stepreward.core.catalog import credit as credit_family
@@ -123,7 +123,7 @@ class StepGRPOTrainer(GRPOTrainer):
             one of each completion, such as `prior`, `references`, and `outcome` in place of the reward functions'.
         token_weights: weights of tokens that multiply advantages, such as `hidden_weights.HiddenRewardWeights`.
         step_end: text that ends a step of reasoning; empty makes each turn of an agent one step.
-        alarms: detects reward hacking.
+        alarms: detects reward hacking, and says what is then done.
         arguments: of `GRPOTrainer`.
 
     Raises:
@@ -154,8 +154,7 @@ class StepGRPOTrainer(GRPOTrainer):
         if step_rewards is not None:
             self.sources["rewards"] = step_rewards
         self.alarms = alarms or HackingAlarms()
-        self.alarmed: set[str] = set()
-        """Alarms raised so far."""
+        self._logged: set[str] = set()
         missing = sorted(needed - OWN - self.sources.keys() - DERIVED.keys())
         if missing:
             raise InputError(
@@ -275,6 +274,8 @@ class StepGRPOTrainer(GRPOTrainer):
             settings = {"weights": tuple(self.reward_weights.tolist()), **settings}
         if self.shape is not None:
             data["rewards"] = self.shape.take(data, **self._now(self.shape_settings))
+        if self.alarms.gated and "rewards" in data:
+            data["rewards"] = np.where(np.isnan(data["rewards"]), np.nan, 0.0)
         made = np.asarray(self.credit.take(data, **settings), np.float64)
         for moving in self.credit_settings.values():
             if isinstance(moving, MovingThreshold) and self.model.training:
@@ -298,6 +299,7 @@ class StepGRPOTrainer(GRPOTrainer):
             "outcome": _mean(data["outcome"]),
             "unscored": float(np.isnan(data["outcome"]).mean()),
             "steps": float(steps.mean()),
+            "tokens": float(data["lengths"].mean()) if len(data["lengths"]) else 0.0,
             "repeated": float(sum(row.repeated for row in everyone) / max(steps.sum(), 1)),
         }
         if "rewards" in self.sources:
@@ -308,12 +310,24 @@ class StepGRPOTrainer(GRPOTrainer):
         for name, value in (numbers | size).items():
             self._metrics[mode][f"process/{name}"].append(value)
         if mode == "train":
-            found = self.alarms.observe(numbers)
-            for name in ("diverging", "padding", "repetition"):
+            found = self.raise_alarms(self.alarms.observe(numbers))
+            for name in MEANINGS:
                 self._metrics[mode][f"process/alarm/{name}"].append(float(name in found))
-            for name in found.keys() - self.alarmed:
-                self.alarmed.add(name)
-                _log.warning("step %d: %s", self.state.global_step, found[name])
+            self._metrics[mode]["process/alarm/gated"].append(float(self.alarms.gated))
+
+    @property
+    def alarmed(self) -> set[str]:
+        """Alarms raised so far."""
+        return set(self.alarms.raised)
+
+    def raise_alarms(self, found: Mapping[str, str]) -> Mapping[str, str]:
+        """Logs alarms that were not logged before, and stops the training where they are to; returns them."""
+        for name in found.keys() - self._logged:
+            _log.warning("step %d: %s", self.state.global_step, found[name])
+        self._logged |= found.keys()
+        if self.alarms.stopped:
+            self.control.should_training_stop = True
+        return found
 
 
 def _mean(values: Floats) -> float:

@@ -10,6 +10,7 @@
     |-- StoreError        OSError       a folder or shard cannot be written or read
     |-- BudgetExhausted   RuntimeError  a flow needs more than its budget allows
     |-- ContractError     AssertionError  a policy, scorer, grader or method breaks a rule of its contract
+    |-- HackedError       RuntimeError  a training was stopped, as its rewards look hacked
     `-- Unanswered        RuntimeError  some of a flow's questions could not be answered
 
 Each inherits the root and the built-in error that a stranger would catch. A message says what was expected, what
@@ -109,6 +110,10 @@ class PluginWarning(UserWarning):
 
 class StoreError(SteprewardError, OSError):
     """A folder or shard cannot be written or read."""
+
+
+class HackedError(SteprewardError, RuntimeError):
+    """A training was stopped, as it looks as if the policy learns the faults of its step rewards."""
 
 
 class BudgetExhausted(SteprewardError, RuntimeError):  # noqa: N818 - the end of a budget is an event, not a fault

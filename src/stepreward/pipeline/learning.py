@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from stepreward.connect.alarms import OnAlarm
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap, paired_difference
@@ -67,6 +68,8 @@ class ReinforceSettings:
     """Most tokens of a solution."""
     evaluate_every: Count = 10
     """Updates between evaluations."""
+    on_alarm: OnAlarm = "log"
+    """What is done where training looks hacked: log it, gate (step rewards count 0 for a while), or stop."""
     held_out: Annotated[int, Flag(low=2)] = 100
     """Problems to measure on, the same at every evaluation."""
     samples: Count = 4

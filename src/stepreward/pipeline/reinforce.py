@@ -14,6 +14,7 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
+from stepreward.connect.alarms import HackingAlarms
 from stepreward.connect.online_reward_models import OnlineReward
 from stepreward.connect.trl import Source, StepGRPOTrainer, StepNumbers, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
@@ -107,6 +108,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.threshold = 0.5 if use is None or use.threshold is None else use.threshold
         self.problems = list(generate("held_out", settings.held_out))
         self.grader = ArithmeticGrader()
+        self.audited: StepGRPOTrainer | None = None
+        """The trainer whose alarms hear of each measurement."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measures the first point of the curve."""
@@ -128,6 +131,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             for one in some
         ]
         right = [self.grader.grade(t.problem, t.steps) if t.terminal else 0.0 for t in solutions]
+        if self.audited is not None:
+            self.audited.raise_alarms(self.audited.alarms.audit(right))
         self.curve.tokens.append(self.rollouts.tokens)
         self.curve.accuracy.append(float(np.mean(right)))
         self.curve.length.append(float(np.mean([len(t) for t in solutions])))
@@ -185,7 +190,9 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
             credit=name,
             step_rewards=_step_rewards(name, settings, scorer, key),
             step_data=_step_data(name, settings, key),
+            alarms=HackingAlarms(on_alarm=settings.on_alarm),
         )
+        watch.audited = trainer
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     curve.alarms = sorted(trainer.alarmed)

@@ -6,6 +6,7 @@ engine looks. `from_record` and `to_record` do the same with the step-reward con
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stepreward.connect.alarms import HackingAlarms
 from stepreward.core.catalog import credit
-from stepreward.core.errors import InputError
+from stepreward.core.errors import HackedError, InputError
 from stepreward.core.files.flat_data import NAMES, OF_TRAJECTORIES, numbers
 from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 from stepreward.formats.samples.step_rewards import VERSION
@@ -23,6 +25,7 @@ from stepreward.formats.samples.step_rewards import VERSION
 Floats = NDArray[np.float64]
 Number = float | None
 """A reward or an outcome; None and NaN are unscored."""
+_log = logging.getLogger(__name__)
 STEP_REWARDS = "step_rewards"
 """Where an engine's own dictionary of extras (metadata, info) holds a list of step rewards, unless named otherwise."""
 
@@ -65,10 +68,12 @@ class StepCredit:
     Args:
         method: name in the family `credit`.
         settings: its hyper-parameters.
+        alarms: watches every batch of a training for reward hacking; None watches nothing.
     """
 
     method: str = "step-rloo"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    alarms: HackingAlarms | None = None
 
     def __call__(self, rollouts: Sequence[EngineRollout]) -> list[Floats]:
         """(S,) advantages of each rollout's steps, 0 where one is unscored; groups are of all these rollouts.
@@ -76,6 +81,7 @@ class StepCredit:
         Raises:
             MissingDataError: the method needs data that the rollouts have not.
             UnknownNameError: no such method or setting.
+            HackedError: an alarm is to stop the training.
         """
         method = credit[self.method]
         if not rollouts:
@@ -92,12 +98,36 @@ class StepCredit:
         for name in set.intersection(*(set(one.data) for one in rollouts)):
             given = [one.data[name] for one in rollouts]
             data[name] = given if name in OF_TRAJECTORIES else [value for values in given for value in values]
+        if self.alarms is not None and _watch(self.alarms, data):
+            data["rewards"] = np.where(np.isnan(data["rewards"]), np.nan, 0.0)
         made = np.asarray(method.take(data, **self.settings), np.float64)
         return np.split(made, starts[1:-1])
 
     def by_token(self, rollouts: Sequence[EngineRollout]) -> list[Floats]:
         """(T,) advantages of each rollout's tokens, 0 at tokens of no step."""
         return [spread(one, made) for one, made in zip(rollouts, self(rollouts), strict=True)]
+
+
+def _watch(alarms: HackingAlarms, data: Mapping[str, Any]) -> bool:
+    """Shows a batch to the alarms; returns whether step rewards are to count 0."""
+    steps = np.split(data["rewards"], data["offsets"][1:-1])
+    scored = [np.nanmean(row) for row in steps if not np.isnan(row).all()]
+    outcome = data["outcome"][~np.isnan(data["outcome"])]
+    numbers = {
+        "process": np.mean(scored) if scored else 0.0,
+        "outcome": outcome.mean() if outcome.size else 0.0,
+        "steps": np.diff(data["offsets"]).mean(),
+        "tokens": data["lengths"].mean() if data["lengths"].size else 0.0,
+        "unscored_steps": np.isnan(data["rewards"]).mean() if data["rewards"].size else 0.0,
+    }
+    was_gated = alarms.gated
+    before = set(alarms.raised)
+    found = alarms.observe({name: float(value) for name, value in numbers.items()})
+    for name in found.keys() - before:
+        _log.warning("%s", found[name])
+    if alarms.stopped:
+        raise HackedError(f"stopped by {', '.join(alarms.raised)}: {'; '.join(alarms.raised.values())}")
+    return was_gated or alarms.gated
 
 
 def _joined(parts: Sequence[Any]) -> NDArray[Any]:
