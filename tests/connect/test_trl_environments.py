@@ -19,6 +19,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig
 
 from stepreward.connect.trl import StepGRPOTrainer
+from stepreward.connect.trl_sources import EnvironmentNumbers
 from stepreward.core.catalog import credit
 from stepreward.core.types import Trajectory
 
@@ -39,6 +40,7 @@ class Line:
     def reset(self, **_: Any) -> str:
         """Goes to the start."""
         self.place = 0
+        self.scores: list[float | None] = []
         return " You stand at 0."
 
     def move(self, by: int) -> str:
@@ -50,7 +52,10 @@ class Line:
         Returns:
             Where that is.
         """
+        # A call that fails is a turn too: nobody can score it.
+        self.scores.append(None)
         self.place += by
+        self.scores[-1] = -0.25 * abs(GOAL - self.place)
         return f"at {self.place}."
 
     def get_reward(self) -> float:
@@ -112,17 +117,20 @@ def test_turns_of_an_environment_that_trl_runs_are_steps(method: str, tmp_path: 
     )  # fmt: skip
     data = Dataset.from_dict({"prompt": [[{"role": "user", "content": f"Go to {GOAL}, {i}."}] for i in range(4)]})
     asked = credit[method].data
+    # What the environment says, or what it keeps.
+    sources = {"gigpo": closeness, "grpo": None, "mt-grpo": EnvironmentNumbers("scores")}
     trainer = Scripted(
         Qwen3ForCausalLM(config), None, settings, data, processing_class=tokenizer, environment_factory=Line,
-        credit=method, step_rewards=closeness if "rewards" in asked else None, step_end="",
+        credit=method, step_rewards=sources[method], step_end="",
     )  # fmt: skip
     trainer.train()
     assert np.diff(trainer.data["offsets"]).tolist() == [3, 4, 2, 3] * 2, "each call is a step, and so is the answer"
     assert trainer.data["outcome"].tolist() == [1, 1, 1, 0] * 2
     if "rewards" in asked:
         expected = [[-0.25 * abs(GOAL - place) for place in row] for row in PLACES]
-        expected[3][1] = 0.0
-        assert trainer.data["rewards"].tolist() == [x for row in expected for x in (*row, 0.0)] * 2
+        unscored = 0.0 if method == "gigpo" else np.nan
+        expected[3][1] = unscored
+        np.testing.assert_array_equal(trainer.data["rewards"], [x for row in expected for x in (*row, unscored)] * 2)
     np.testing.assert_allclose(trainer.made, credit[method].take(trainer.data))
     assert np.isfinite(trainer.made).all()
     assert trainer.made.any()

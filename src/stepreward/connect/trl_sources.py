@@ -35,8 +35,8 @@ class EnvironmentNumbers:
 
         StepGRPOTrainer(..., environment_factory=Shop, step_rewards=EnvironmentNumbers("step_rewards"), step_end="")
 
-    A tool of the environment appends one number a call to a list: public methods are tools, attributes are not. A last
-    turn that calls no tool is unscored where the list has no number for it.
+    A tool of the environment appends one number a call to a list, None where the call may fail and first of all: public
+    methods are tools, attributes are not. A last turn that calls no tool is unscored where the list has none for it.
 
     Args:
         name: of the environment's attribute.
