@@ -37,12 +37,15 @@ def test_evaluate_measures_over_splits_and_what_was_fitted() -> None:
     made = json.loads(invoke("monitor evaluate runs.jsonl --splits 5 --alpha 0.2 --json"))
     assert set(made["measures"]) == {"features", "turn", "random"}
     assert made == stepreward.evaluate_monitor("runs.jsonl", splits=5, alpha=0.2).to_json()
-    invoke("monitor fit runs.jsonl --out monitor")
+    invoke("monitor fit runs.jsonl --alpha 0.2 --out monitor")
     others = [Trajectory(Problem("new", "Other."), (Step("a"), Step("b")), 1.0), *made_runs(2)]
     stepreward.write("others.jsonl", others)
     shown = invoke("monitor evaluate others.jsonl --monitor monitor")
     assert "evidence that these good runs are unlike" in shown
     assert "4 runs of problems that it was fitted on were left out" in shown
+    rates = [json.loads(invoke(f"monitor evaluate others.jsonl --monitor monitor --json {flag}"))["alpha"]
+             for flag in ("", "--alpha 0.3")]  # fmt: skip
+    assert rates == [0.2, 0.3]
 
 
 def test_a_model_scores_what_is_watched() -> None:

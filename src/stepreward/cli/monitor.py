@@ -26,8 +26,6 @@ from stepreward.score.monitor.statistic import LEARNED, Reads
 from stepreward.score.monitor.watched_runs import Good
 from stepreward.verbs.monitor_runs import evaluate_monitor, fit_monitor
 
-Rate = Annotated[float, Flag(low=0.0, high=1.0)]
-
 
 @dataclass(frozen=True)
 class MonitorFlags:
@@ -47,9 +45,9 @@ class MonitorFlags:
     """Which alarms are false: any in a run that succeeded, or those before the first wrong step of a run."""
     success: float = 1.0
     """Lowest outcome of a run that succeeded."""
-    alpha: Rate = 0.1
-    """Chance that a good run is ever stopped."""
-    warn: Rate = 0.25
+    alpha: Annotated[float | None, Flag(low=0.0, high=1.0)] = None
+    """Chance that a good run is ever stopped; 0.1, or that of the fitted --monitor."""
+    warn: Annotated[float, Flag(low=0.0, high=1.0)] = 0.25
     """Chance that a good run is ever warned of."""
     guarantee: Guarantee = "p-value"
     """How alarms are bounded: on average over calibrations, for this one with --confidence, or at any rate chosen
@@ -87,14 +85,15 @@ def monitor(
     scorer = recipe.scorer(flags.model) if flags.model else None
     names = ("column", "reads", "good", "success", "seed")
     watched: dict[str, Any] = {name: getattr(flags, name) for name in names}
+    rate: dict[str, Any] = {} if flags.alpha is None else {"alpha": flags.alpha}
     bounded: dict[str, Any] = {"guarantee": flags.guarantee, "confidence": flags.confidence}
     if flags.out is not None:
-        made = fit_monitor(runs, scorer, **watched, alpha=flags.alpha, warn=flags.warn, **bounded)
+        made = fit_monitor(runs, scorer, **watched, **rate, warn=flags.warn, **bounded)
         told = {"monitor": str(made.save(flags.out)), "alpha": made.alpha, "warn": made.warn, "can_stop": made.can_stop}
         typer.echo(json.dumps({**told, **made.about})) if json_output else _say(made, told["monitor"])
         return
     own = {"splits": flags.splits, **bounded} if flags.monitor is None else {}
-    measured = evaluate_monitor(runs, flags.monitor, scorer, **watched, alpha=flags.alpha, **own)
+    measured = evaluate_monitor(runs, flags.monitor, scorer, **watched, **rate, **own)
     typer.echo(json.dumps(measured.to_json(), allow_nan=False)) if json_output else _print(measured)
 
 
