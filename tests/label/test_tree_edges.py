@@ -223,6 +223,7 @@ def test_observations_have_no_labels() -> None:
         ("masprm", {"simulations": 32, "width": 4, "exploration": 2.0, "stable": 24, "moved": 0.005, "sure": 0.025}),
         ("meds3", {"width": 3, "exploration": 2**0.5, "unvisited": 5.0, "n": 20, "least": 5, "right_ends": 4,
                    "most_nodes": 60, "backup": "children"}),
+        ("armap", {"simulations": 10, "exploration": 6.36396, "backup": "best", "discount": 0.9, "max_steps": 10}),
         ("prorag", {"simulations": 200, "width": 5, "exploration": 2.5, "discount": 0.99, "max_steps": 10}),
         ("rest-rl", {"width": 5, "exploration": 0.2, "floor": 0.1}),
         ("hrm", {"simulations": 5, "width": 5, "max_steps": 5}),

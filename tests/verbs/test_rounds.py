@@ -212,6 +212,34 @@ def test_the_temperature_with_the_best_balance_draws(tmp_path: Path) -> None:
     assert numbers(json.loads(invoke(line))) == numbers(summary)
 
 
+def test_a_round_learns_from_the_last_model_s_own_ranks(tmp_path: Path) -> None:
+    seed = replace(arithmetic(tmp_path, label_by="outcomes", rounds=1), samples=6)
+    ranked = replace(FEW, objective="outcome")
+    train_in_rounds(tmp_path / "seed", seed, ranked)
+    labelled = tmp_path / "seed/seed-0/round-1/sampled.parquet"
+    settings = arithmetic(tmp_path, label_by="ranks", labelled=labelled, temperatures=(2.0,))
+    summary = train_in_rounds(tmp_path / "out", settings, ranked)
+    told = summary["rounds"][1]["0"]["label"]["sampled"]
+    found = [*stepreward.read(tmp_path / "out/seed-0/round-2/sampled.parquet")]
+    assert told["solutions"] == len(found) > 0
+    model = stepreward.load(tmp_path / "out/seed-0/round-1/model")
+    for name in {one.problem.id for one in found}:
+        right, wrong = sorted((one for one in found if one.problem.id == name), key=lambda one: -one.outcome)
+        assert (right.outcome, wrong.outcome) == (1, 0)
+        best, worst = (float(np.nanmin(one.column("score"))) for one in stepreward.score([right, wrong], model))
+        assert best > worst
+    alike = [(one.outcome > 0.5) == (one.facts["graded"] > 0.5) for one in found]
+    assert told["graded_alike"] == np.mean(alike)
+    assert not (tmp_path / "out/seed-0/round-1/sampled.parquet").exists()
+    # The same by the command, in the same folder: nothing is done again.
+    line = (
+        f"rounds --out {tmp_path / 'out'} --held-out-data {tmp_path / 'held.jsonl'} --labelled {labelled} --problems "
+        f"{tmp_path / 'problems.jsonl'} --label-by ranks --temperatures 2 --rounds 2 --samples 3 --held-out-samples 3 "
+        "--grader arithmetic --share-kept 0 --objective outcome --epochs 1 --batch-tokens 512 --evaluations 1 --json"
+    )
+    assert numbers(json.loads(invoke(line))) == numbers(summary)
+
+
 def test_the_curve_is_worked_by_hand() -> None:
     def solutions(scores: list[list[float]]) -> list[Trajectory]:
         """Two problems with a right and a wrong solution of two steps; the last step of a wrong one is wrong."""

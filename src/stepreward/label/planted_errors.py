@@ -95,7 +95,7 @@ def changed_numbers(
                 made.append(copy)
         if unchecked == "right":
             value[trajectory.action & np.isnan(value)] = 1.0
-    return _planted(trajectory, value, [(copy, 0.0, 0, 0) for copy in made], {})
+    return copies_tree(trajectory, value, [(copy, 0.0, 0, 0) for copy in made], {})
 
 
 def changed_texts(text: str) -> Iterator[str]:
@@ -190,7 +190,7 @@ def planted_errors(
                 told["unconfirmed"] += 1
     except BudgetExhausted:
         pass
-    return _planted(trajectory, value, made, {"planted": told}, tried, right)
+    return copies_tree(trajectory, value, made, {"planted": told}, tried, right)
 
 
 def _require(trajectory: Trajectory) -> None:
@@ -229,7 +229,7 @@ def _written(answer: str, right: Step, kind: str) -> Step | None:
     return Step(f"{before}{text}{after}", role=right.role, agent=right.agent, meta={"planted": kind})
 
 
-def _planted(
+def copies_tree(
     trajectory: Trajectory,
     value: Any,
     made: Sequence[tuple[tuple[Step, ...], float, int, int]],

@@ -21,6 +21,8 @@ PSEUDO = "pseudo-label"
 """Transform of the scores of the last model."""
 ROLLED = ("rollouts", "both")
 """Labels for which a policy rolls out."""
+BY_MODEL = ("scores", "ranks")
+"""Labels that only the last round's model gives."""
 MIXED = "mean-with"
 """Transform of what rollouts measured and the scores of the last model."""
 
@@ -41,10 +43,11 @@ class RoundsSettings:
     """Models one after the other; a later run of the same folder may have more."""
     seeds: Count = 1
     """Times that all rounds are done, from the training's --seed on; intervals are over them too."""
-    label_by: Literal["rollouts", "scores", "both", "outcomes"] = "rollouts"
+    label_by: Literal["rollouts", "scores", "both", "outcomes", "ranks"] = "rollouts"
     """Labels of solutions of --problems: rollouts of the policy; scores of the last model where it is sure, from the
-    second round on; both, from the second round on the mean of the two; or none but the outcomes, for objectives that
-    read no others."""
+    second round on; both, from the second round on the mean of the two; none but the outcomes, for objectives that
+    read no others; or ranks, for the same ones: from the second round on the last model's best and worst solution of
+    each problem, by --aggregate, count as right and wrong, as in self-rewarding, whatever their outcomes are."""
     search: str = ""
     """Search that finds solutions of --problems with the last model, from the second round on; left out: samples."""
     last_only: bool = False
@@ -84,9 +87,11 @@ class RoundsSettings:
             InputError: there is nothing to learn from, or nothing that new solutions are for.
             UnknownNameError: there is no such method.
         """
-        if self.labelled is None and (self.problems is None or self.label_by == "scores"):
+        if self.labelled is None and (self.problems is None or self.label_by in BY_MODEL):
             what = "the first round has nothing to learn from"
             raise InputError(what, remedy="pass --labelled, or --problems with --label-by rollouts or outcomes")
+        if self.label_by == "ranks" and self.samples < 2:
+            raise InputError("one solution of a problem has no rank", remedy="pass --samples 2 or more")
         if self.rounds > 1 and self.solutions is None and self.problems is None:
             raise InputError("every round would be the first one again", remedy="pass --solutions or --problems")
         if self.search and self.problems is None:

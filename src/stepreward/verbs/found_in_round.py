@@ -12,12 +12,14 @@ import numpy as np
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.failures import Failures, warn_of_failures
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Grader, Policy
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.balance_score import best_balance
 from stepreward.label.many_problems import LabelPlan, load_labels
 from stepreward.label.relabelling import relabelled, transform_of
+from stepreward.label.self_ranked import agreement, best_and_worst
 from stepreward.label.solutions import grade_solutions, sample_solutions
 from stepreward.pipeline.compose import compose
 from stepreward.pipeline.rounds_settings import MIXED, PSEUDO, ROLLED, RoundsSettings
@@ -77,6 +79,9 @@ class Finder:
             rows = self._rolled(items, place, last, seed, failed)
         elif s.label_by == "outcomes":
             rows, _ = grade_solutions(items, place, self.grader)
+        elif s.label_by == "ranks" and last is not None:
+            rows = self._ranked(items, last)
+            told = {**told, "graded_alike": agreement(rows)}
         else:
             rows = [*items] if last is None else self.sure(items, last)
         warn_of_failures(failed, "could not be sampled or labelled")
@@ -116,6 +121,12 @@ class Finder:
     def _scored(self, rows: Sequence[Trajectory], model: Path) -> list[Trajectory]:
         self.tell("score", 0, len(rows), "")
         return [*score(rows, load(model))]
+
+    def _ranked(self, rows: Sequence[Trajectory], model: Path) -> list[Trajectory]:
+        """The best and the worst solution of each problem by a model's totals."""
+        scored = self._scored([one for one in rows if len(one)], model)
+        totals = [float(totals_of(one.column("score")[None], self.settings.aggregate)[0]) for one in scored]
+        return best_and_worst(scored, np.array(totals))
 
     def _best_temperature(
         self, problems: Sequence[Problem], place: Path, last: Path | None, seed: int

@@ -24,7 +24,7 @@ from stepreward.label.relabelling import Chosen, label_counts, relabelled
 from stepreward.label.solutions import sample_solutions
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.rounds_report import build_page, idle_rounds, summarise
-from stepreward.pipeline.rounds_settings import RoundsSettings
+from stepreward.pipeline.rounds_settings import BY_MODEL, RoundsSettings
 from stepreward.report.page import write
 from stepreward.tasks.graders import grader_by_name
 from stepreward.train.data.labelled_trees import teach_something
@@ -245,7 +245,7 @@ class _Job:
             return read_object(self.out / "stages" / f"seed-{seed}-round-{number - 1}-label.json", remedy="run again")
         if self.settings.solutions is not None and last is not None:
             made["pseudo"] = self.finder.sure([*rows_of(self.settings.solutions)], last)
-        if problems and (last is not None or self.settings.label_by != "scores"):
+        if problems and (last is not None or self.settings.label_by not in BY_MODEL):
             made["sampled"], told = self.finder.find(problems, place, last, self._key(seed, number))
         counts = {}
         for name, rows in made.items():

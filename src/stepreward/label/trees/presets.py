@@ -90,6 +90,15 @@ estimate.preset(
     simulations=10, width=3, select="random", revisit=False, leaf="path", readout="score", right_ends=3, wrong_ends=3,
 )  # fmt: skip
 estimate.preset(
+    "armap",
+    of="tree",
+    paper="arXiv:2502.12130",
+    note="the search of the released agents: rollouts of the agent, the best return, and a discount. Rollouts are "
+    "worth the grader's outcome, there what the reward model says of the whole trajectory; a walk values one new step, "
+    "and all next steps are sampled at once. The width is ours",
+    simulations=10, width=4, select="ucb-spread", exploration=6.36396, backup="best", discount=0.9, max_steps=10,
+)  # fmt: skip
+estimate.preset(
     "leaf-average",
     of="tree",
     unverified="TreePS-RAG (arXiv:2601.06922): from its abstract; the pruning of similar children is left out",
