@@ -56,6 +56,8 @@ def test_each_kind_is_written_as_trl_reads_it(inside: Path) -> None:
     assert row["margin"] == 1.0
     invoke("pairs --data rows.parquet --out ends.jsonl --by ends --margin 0.7 --to trl-preference")
     assert lines("ends.jsonl")[0] == {**row, "margin": 0.75, "strength": 0.75}
+    invoke("pairs --data rows.parquet --out pareto.jsonl --by pareto --column label,label --to trl-preference")
+    assert lines("pareto.jsonl")[0]["margin"] == 0.75
     invoke("pairs --data rows.parquet --out bad.jsonl --by degraded --to trl-preference --write layout=text")
     (row,) = lines("bad.jsonl")
     assert (row["chosen"], row["rejected"]) == ("5 * 2 = 10\nDone.\n", "5 * 2 = 12\nDone.\n")

@@ -170,7 +170,7 @@ def test_observations_are_no_candidates_and_an_unknown_kind_is_refused() -> None
     assert pairs_of(seen, column="value") == []
     with pytest.raises(UnknownNameError, match="siblings"):
         pairs_of(seen, "sibling")
-    assert set(PAIRS) == {"siblings", "extremes", "outcomes", "ends", "degraded", "step-dpo"}
+    assert set(PAIRS) == {"siblings", "extremes", "pareto", "outcomes", "ends", "degraded", "step-dpo"}
 
 
 def test_extremes_are_the_pairs_of_masprm() -> None:
@@ -206,3 +206,21 @@ def test_bounds_leave_out_pairs_and_nothing_else(rows: list[Trajectory], above: 
         grade = known_values(rows)
     wanted = [texts(pair) for pair in every if grade[texts(pair)[0]] > above and grade[texts(pair)[1]] < below]
     assert kept == wanted
+
+
+def test_pareto_is_what_nothing_dominates_over_what_it_dominates() -> None:
+    def rows(*points: tuple[float, float]) -> list[Trajectory]:
+        return [spelt(letter, [a], other=[b]) for letter, (a, b) in zip("abcd", points, strict=False)]
+
+    def found(some: list[Trajectory], **how: float) -> set[tuple[str, str]]:
+        return {texts(pair) for pair in pairs_of(some, "pareto", column="value,other", **how)}  # type: ignore[arg-type]
+
+    # DG-PRM's notes: (1, 2) is dominated by both others, which do not dominate each other.
+    assert found(rows((2, 3), (3, 2), (1, 2))) == {("a", "c"), ("b", "c")}
+    assert found(rows((2, 3), (4, 2), (1, 2)), margin=1.25) == {("b", "c")}
+    assert found(rows((1, 1), (1, 1))) == set()
+    # Of a chain only the top one is better: b is dominated itself.
+    assert found(rows((3, 3), (2, 2), (1, 1))) == {("a", "b"), ("a", "c")}
+    assert found(rows((3, 3), (math.nan, 2), (1, 1))) == {("a", "c")}
+    (pair,) = pairs_of(rows((3, 1), (1, 0)), "pareto", column="value,other")
+    assert (pair.meta["margin"], pair.meta["strength"]) == (1.5, 1.5)

@@ -36,11 +36,11 @@ class PairFlags:
     out: Path
     """File or folder to write."""
     by: Annotated[str, Flag(choices=PAIRS)] = "siblings"
-    """Kind of pair: {choices}. Two next steps after a prefix; two whole solutions with different outcomes, or
-    different values at their last steps; a solution and the same with a step replaced by a worse sibling; a right and
-    a wrong step after right ones."""
+    """Kind of pair: {choices}. Two next steps after a prefix, for pareto by several columns; two whole solutions with
+    different outcomes, or different values at their last steps; a solution and the same with a step replaced by a
+    worse sibling; a right and a wrong step after right ones."""
     column: str = LABEL
-    """Step column with the values of steps."""
+    """Step column with the values of steps; for pareto several with commas."""
     margin: Annotated[float, Flag(low=0.0)] = 0.0
     """Least difference of the two values."""
     above: float | None = None

@@ -59,6 +59,27 @@ def extremes(tree: StepTree, column: str) -> Iterator[_Pair]:
                     yield _Pair(tree.prefix(better), tree.prefix(worse), high, margin, margin, at)
 
 
+def pareto(tree: StepTree, column: str) -> Iterator[_Pair]:
+    """One of the next steps that no sibling dominates, and one that it dominates, by several columns.
+
+    A step dominates another if it is worse in no column and better in one. DG-PRM's pairs (arXiv:2507.17849); its
+    criteria are a judge's. Values and margins are means over the columns.
+
+    Args:
+        tree: of the trajectories of a problem.
+        column: names of columns with commas between them; steps that lack a value of one are left out.
+    """
+    values = np.stack([_values(tree, name) for name in column.split(",")], axis=1)
+    for some in _children(tree, values.sum(axis=1)).values():
+        gap = values[some][:, None] - values[some][None]
+        dominates = np.logical_and((gap >= 0).all(axis=2), (gap > _ROUNDING).any(axis=2))
+        for i in np.flatnonzero(~dominates.any(axis=0)).tolist():
+            for j in np.flatnonzero(dominates[i]).tolist():
+                at = int(tree.depth[some[i]]) - 1
+                high, margin = float(values[some[i]].mean()), float(gap[i, j].mean())
+                yield _Pair(tree.prefix(some[i]), tree.prefix(some[j]), high, margin, margin, at)
+
+
 def step_dpo(tree: StepTree, column: str) -> Iterator[_Pair]:
     """A right and a wrong next step after a prefix of right steps, with a whole solution through each."""
     right = _values(tree, column) > _RIGHT
@@ -99,13 +120,14 @@ def by_end(tree: StepTree, column: str) -> Iterator[_Pair]:
 PAIRS: Mapping[str, Callable[[StepTree, str], Iterator[_Pair]]] = {
     "siblings": siblings,
     "extremes": extremes,
+    "pareto": pareto,
     "outcomes": by_outcome,
     "ends": by_end,
     "degraded": degraded,
     "step-dpo": step_dpo,
 }
-"""The kinds of pairs: of next steps, of the best and the worst of them, of whole solutions, of a solution made worse,
-of a right and a wrong step."""
+"""The kinds of pairs: of next steps, of the best and the worst of them, by several columns, of whole solutions, of a
+solution made worse, of a right and a wrong step."""
 
 
 def pairs_of(
