@@ -25,14 +25,11 @@ WORLD = EnumerableWorld(4, 3, seed=5)
 (PROBLEM,) = WORLD.problems(1)
 KEY = Key.seed(3)
 # Changed programs are no solutions of this world, and nothing in it can be checked: test_program_mutations.py,
-# test_step_checkers.py, test_planted_errors.py and test_planted_lines.py.
+# test_step_checkers.py, test_planted_errors.py, test_planted_lines.py and test_repaired_steps.py.
+ELSEWHERE = ("mutations", "checker", "changed-numbers", "planted-errors", "changed-lines", "int")
 ESTIMATORS = pytest.mark.parametrize(
     "method",
-    [
-        one
-        for one in estimate
-        if one.name not in ("mutations", "checker", "changed-numbers", "planted-errors", "changed-lines")
-    ],
+    [one for one in estimate if one.name not in ELSEWHERE],
     ids=lambda m: str(m.name),
 )
 # These compare the solutions of all problems.

@@ -160,7 +160,7 @@ def label(
             for one in transformed(load_labels(folder), rewrite, rewriting):
                 blank += bool(len(one)) and bool(np.isnan(one.labels).all())
                 with_label, actions = with_label + int((~np.isnan(one.labels)).sum()), actions + int(one.action.sum())
-                planted.update(one.facts.get("planted", {}))
+                planted.update(one.facts.get("planted", one.facts.get("repaired", {})))
                 yield one
 
         made = write_table(path, labels())
@@ -185,7 +185,9 @@ def label(
         if planted:
             unread, unconfirmed = planted["unread"], planted["unconfirmed"]
             what = f"{unread:,} could not be read or said nothing new, and {unconfirmed:,} were not confirmed"
-            typer.echo(f"of {planted['asked']:,} errors asked for {what}")
+            typer.echo(
+                f"of {planted['asked']:,} {'repairs' if flags.estimator == 'int' else 'errors'} asked for {what}"
+            )
         if "policy" not in method.asks:
             typer.echo(f"{with_label:,} of {actions:,} steps have a label; the others are unknown")
     if blank:
