@@ -29,6 +29,10 @@ FILES = {
         *FOR_ALL, "src/stepreward/connect/ray_engine.py", "src/stepreward/core/runtime/made_in_parts.py",
         "src/stepreward/verbs/*.py", "tests/connect/test_ray.py", "tests/connect/ray.txt",
     ],
+    "games": [
+        *FOR_ALL, "src/stepreward/environments/*.py", "tests/environments/test_text_games.py",
+        "tests/environments/textworld.txt",
+    ],
     "evals": [
         *FOR_ALL, "src/stepreward/connect/**/*.py", "tests/connect/test_evaluation_guide.py",
         "tests/connect/test_inspect_ai.py", "tests/connect/test_lm_eval.py", "tests/connect/judge.py",

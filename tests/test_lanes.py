@@ -14,9 +14,10 @@ from packaging.utils import canonicalize_name
 from tests.lanes import FILES, digest, uses
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_A_LANE = {"vllm", "ray", "quantized", "reasoning-gym"}
-"""Extras that the lanes of versions do not install: `make vllm` and `make ray` have versions of their own; tests of the
-others skip without them."""
+WORLDS = {"gymnasium", "retrieval", "repositories", "textworld"}
+WITHOUT_A_LANE = {"vllm", "ray", "quantized", "reasoning-gym", *WORLDS}
+"""Extras that the lanes of versions do not install: `make vllm`, `make ray` and `make games` have their own versions,
+and tests of the others skip without them."""
 
 
 def test_every_declared_minimum_is_the_version_that_the_lane_tests() -> None:

@@ -34,6 +34,7 @@ EXTRAS: Mapping[str, str] = {
     "gymnasium": "gymnasium",
     "bm25s": "retrieval",
     "pyflakes": "repositories",
+    "textworld": "textworld",
     "vllm": "vllm",
     "ray": "ray",
 }
