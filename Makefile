@@ -13,7 +13,7 @@ LANE := tests/smoke tests/test_examples.py tests/test_docs.py tests/policies tes
 	tests/tasks/test_mathematics.py tests/train/test_trainer.py
 IN_LANE := -m pytest -n 2 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning $(LANE)
 
-.PHONY: demo test check docs bench mutants verl ray games vllm evals engines deepspeed newest lowest nightly clean
+.PHONY: demo test check docs bench mutants verl ray worlds vllm evals engines deepspeed newest lowest nightly clean
 
 .venv/installed: pyproject.toml src/stepreward/tested.txt
 	$(PYTHON) -m venv .venv
@@ -47,10 +47,10 @@ ray: .venv/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/ray:$(CURDIR)/src $(BIN)/python -m pytest -W ignore tests/connect/test_ray.py
 	$(PYTHON) tests/lanes.py --passed ray
 
-games: .venv/installed
-	test -d .venv/textworld || $(BIN)/pip install --quiet --no-deps --target .venv/textworld --requirement tests/environments/textworld.txt
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/textworld:$(CURDIR)/src $(BIN)/python -m pytest -W ignore tests/environments/test_text_games.py
-	$(PYTHON) tests/lanes.py --passed games
+worlds: .venv/installed
+	test -d .venv/worlds || $(BIN)/pip install --quiet --no-deps --target .venv/worlds --requirement tests/environments/worlds.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/worlds:$(CURDIR)/src $(BIN)/python -m pytest -W ignore tests/environments
+	$(PYTHON) tests/lanes.py --passed worlds
 
 deepspeed: .venv/installed
 	test -d .venv/deepspeed || $(BIN)/pip install --quiet --no-deps --no-build-isolation --target .venv/deepspeed --requirement tests/train/deepspeed.txt
@@ -91,7 +91,7 @@ mutants: .venv/installed
 
 # All that holds: every example of the random tests, every lane whatever changed, and the tests of the tests.
 nightly: export STEPREWARD_TESTS := all
-nightly: test check verl ray games evals vllm engines deepspeed newest lowest mutants
+nightly: test check verl ray worlds evals vllm engines deepspeed newest lowest mutants
 
 clean:
 	rm -rf .venv runs site

@@ -29,9 +29,8 @@ FILES = {
         *FOR_ALL, "src/stepreward/connect/ray_engine.py", "src/stepreward/core/runtime/made_in_parts.py",
         "src/stepreward/verbs/*.py", "tests/connect/test_ray.py", "tests/connect/ray.txt",
     ],
-    "games": [
-        *FOR_ALL, "src/stepreward/environments/*.py", "tests/environments/test_text_games.py",
-        "tests/environments/textworld.txt",
+    "worlds": [
+        *FOR_ALL, "src/stepreward/environments/**/*.py", "tests/environments/*.py", "tests/environments/worlds.txt",
     ],
     "evals": [
         *FOR_ALL, "src/stepreward/connect/**/*.py", "tests/connect/test_evaluation_guide.py",

@@ -1,4 +1,4 @@
-"""Games of TextWorld as they come, on the command line and in Python (`make games`)."""
+"""Games of TextWorld as they come, on the command line and in Python (`make worlds`)."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ EXTRAS: Mapping[str, str] = {
     "bm25s": "retrieval",
     "pyflakes": "repositories",
     "textworld": "textworld",
+    **dict.fromkeys(("miniwob", "playwright"), "web"),
     "vllm": "vllm",
     "ray": "ray",
 }

@@ -46,7 +46,7 @@ def made_game(meta: Mapping[str, Any]) -> tuple[Any, Any]:
         ModelError: TextWorld is not installed.
     """
     challenges, games = optional("textworld.challenges"), optional("textworld.generator.game")
-    name, settings, seed = meta.get("game"), meta.get("settings"), meta.get("seed")
+    name, settings, seed = str(meta.get("game")), meta.get("settings"), meta.get("seed")
     if name not in _MAKERS or not isinstance(settings, Mapping) or not isinstance(seed, int):
         what = "a problem needs 'game', 'settings' and 'seed' in its meta"
         raise InputError(what, remedy="make problems by `stepreward generate textworld`")
