@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import stepreward
 from stepreward.cli.app import app
 from stepreward.core.catalog import generate
-from stepreward.core.errors import EpisodeError, InputError
+from stepreward.core.errors import EpisodeError, InputError, ModelError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.runtime.agent import Agent
@@ -147,6 +147,15 @@ def test_threads_ask_for_episodes_of_several_browsers(thread: BrowserThread) -> 
 def test_a_killed_run_goes_on_in_the_middle_of_an_episode(thread: BrowserThread, tmp_path: Path) -> None:
     task = problem("click-button")
     require_resumes(lambda: pool(thread, 3), task, ["press Tab", "click e999"], tmp_path)
+
+
+def test_a_browser_that_is_closed_or_not_there_is_an_error() -> None:
+    made = BrowserThread()
+    made.close()
+    with pytest.raises(ModelError, match="the browser was closed"):
+        made.call(lambda browser: browser)
+    with pytest.raises(ModelError, match="no Chromium was found"):
+        BrowserThread("/no/such/chromium").call(lambda browser: browser)
 
 
 def test_what_is_no_page_is_refused(thread: BrowserThread) -> None:

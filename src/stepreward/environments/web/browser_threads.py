@@ -45,8 +45,10 @@ class BrowserThread:
         """What a function of the browser returns; it runs in the browser's thread, one after another.
 
         Raises:
-            ModelError: there is no browser, or it does not start.
+            ModelError: there is no browser, it does not start, or it was closed.
         """
+        if not self.close.alive:
+            raise ModelError("the browser was closed: make another environment")
         with self._lock:
             if self._thread.ident is None:
                 self._thread.start()
