@@ -59,6 +59,7 @@ deepspeed: .venv/installed
 engines: .venv/installed
 	test -d .venv/engines || $(BIN)/pip install --quiet --no-deps --target .venv/engines --requirement tests/connect/engines.txt
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/engines:$(CURDIR)/src $(BIN)/python -m pytest -W ignore tests/connect/engines
+	$(PYTHON) tests/lanes.py --passed engines
 
 vllm: .venv/installed
 	test -d .venv/vllm || ($(PYTHON) -m venv .venv/vllm && .venv/vllm/bin/pip install --quiet torch==2.13.0 && .venv/vllm/bin/pip install --quiet --no-deps --requirement tests/connect/vllm.txt && .venv/vllm/bin/pip install --quiet --no-deps --editable .)

@@ -37,6 +37,10 @@ FILES = {
         "tests/connect/test_inspect_ai.py", "tests/connect/test_lm_eval.py", "tests/connect/judge.py",
         "tests/connect/evals.txt", "docs/guides/evaluat*.md",
     ],
+    "engines": [
+        *FOR_ALL, "src/stepreward/connect/engines/*.py", "src/stepreward/connect/alarms.py",
+        "src/stepreward/connect/verl.py", "tests/connect/engines/*.py", "tests/connect/engines.txt",
+    ],
     "vllm": [
         *FOR_ALL, "src/stepreward/policies/*.py", "src/stepreward/score/remote/*.py", "src/stepreward/score/load.py",
         "src/stepreward/core/http/*.py", "src/stepreward/score/model/*layout*.py",

@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
         ("pyproject.toml", "", set(FILES)),
         ("tests/connect/vllm.txt", "", {"vllm"}),
         ("tests/lowest.txt", "", {"newest", "lowest"}),
-        ("src/stepreward/connect/verl.py", "OWN = 1", {"verl", "evals"}),
+        ("src/stepreward/connect/verl.py", "OWN = 1", {"verl", "evals", "engines"}),
         # A new use of another package needs the lanes of versions; a line of our own does not.
         ("src/stepreward/new.py", "OWN = 1", set()),
         ("src/stepreward/new.py", "import numpy as np\nNEW = np.zeros(1)", {"newest", "lowest"}),
