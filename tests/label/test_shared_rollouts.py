@@ -224,14 +224,14 @@ def pooled(world: EnumerableWorld, n_problems: int, **settings: Any) -> list[Ste
 @pytest.mark.parametrize("weights", ["counts", "logprobs"])
 def test_pooled_values_are_unbiased_over_problems(weights: str) -> None:
     gaps, errors, plain = [], [], []
-    for tree in pooled(FATAL, 60, n=12, solutions=6, until_lost=False, weights=weights):
+    for tree in pooled(FATAL, 40, n=8, solutions=4, until_lost=False, weights=weights):
         nodes = np.flatnonzero((tree.depth > 0) & (tree.depth < FATAL.depth))
         exact = np.array([FATAL.value(tree.problem, tree.prefix(node)) for node in nodes.tolist()])
         gap = tree.column("value")[nodes] - exact
         # Values of one problem depend on each other, problems do not: the mean gap of each is one observation.
         gaps.append(gap.mean())
         errors += (gap**2).tolist()
-        plain += (exact * (1 - exact) / 12).tolist()
+        plain += (exact * (1 - exact) / 8).tolist()
     assert abs(np.mean(gaps)) < 4 * np.std(gaps) / math.sqrt(len(gaps))
     assert np.mean(errors) < 0.95 * np.mean(plain)
 
