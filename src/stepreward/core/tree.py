@@ -116,7 +116,7 @@ class StepTree:
                 known -= 1
             node = node_of[prefix.names[known - 1]] if known else 0
             for depth in range(known, len(prefix)):
-                step = distinct.setdefault(prefix[depth].identity, len(steps))
+                step = distinct.setdefault((prefix[depth].identity, repr(prefix[depth].meta)), len(steps))
                 if step == len(steps):
                     steps.append(prefix[depth])
                 rows.append((node, depth + 1, step))

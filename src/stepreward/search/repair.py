@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
@@ -19,6 +20,7 @@ from stepreward.core.vocabulary import Count, MaxSteps, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, best, choice
 from stepreward.search.growth import Growth
+from stepreward.search.interventions import ASKED, load_table
 from stepreward.search.setting_checks import positive
 
 GLOBAL = "The solution above may be wrong. Write a correct solution of the problem from the start."
@@ -184,8 +186,9 @@ def reflect_and_retry(
 @search.method(
     "intervention",
     note="greedy search that asks a stronger policy (`policies.expert`) for steps at which the scores doubt the own "
-    "one, under a budget of such questions; without a stronger one the own policy samples again, as InT does in "
-    "training (arXiv:2601.14209)",
+    "one, or where a table by dynamic programming says that it pays, under a budget of such questions; the table is "
+    "our reading of the abstract of arXiv:2502.04576, whose equations we have not seen. Without a stronger policy the "
+    "own one samples again, as InT does in training (arXiv:2601.14209)",
     asks=("scorer", "expert"),
     budget=budgets.width,
 )
@@ -196,10 +199,15 @@ def intervene(
     width: Count = 1,
     most: int = 2,
     threshold: float = 0.5,
+    table: str = "",
+    random: float = 0.0,
     max_steps: MaxSteps = 40,
     aggregate: str = "last",
 ) -> Flow[Found]:
     """Samples step by step, and from the stronger policy only where a step's score is at or below a threshold.
+
+    With a table the decision is made before a step, by the score of the one before it: the stronger policy writes
+    where dynamic programming says that it pays. Steps of the stronger policy are marked `asked` in their meta.
 
     Args:
         problem: what to solve.
@@ -207,22 +215,46 @@ def intervene(
         width: steps sampled from the own policy each time, of which the best is taken.
         most: questions to the stronger policy at most.
         threshold: a step with a score at or below it is sampled again, from the stronger policy.
+        table: file of `search.interventions`, made by `fit_interventions`; instead of the threshold.
+        random: chance that the stronger policy writes a step, instead of the threshold: to collect what a table is
+            fitted to.
         max_steps: most steps of the solution.
         aggregate: total of the step scores, by which steps are compared.
+
+    Raises:
+        InputError: the file of the table is not there, or is none.
+        ValueError: both `table` and `random` are given, or `random` is no chance.
     """
-    growth = Growth(problem, key, aggregate)
+    if not 0 <= random <= 1 or (table and random):
+        raise ValueError(f"expected a table, or a chance in [0, 1] without one, got {table!r} and random={random}")
+    growth, known = Growth(problem, key, aggregate), load_table(table) if table else None
     tip, helped = ROOT, 0
-    for _ in range(max_steps):
-        (children,) = (yield from growth.grow([tip], width)) if growth.open([tip]) else ([],)
+    for number in range(max_steps):
+        asks = known is not None and known.asks(number, tip.total)
+        asks = asks or (random > 0 and key.fold("ask", number).rng().random() < random)
+        if asks and helped < most and growth.open([tip]):
+            helped += 1
+            (children,) = yield from growth.grow([tip], 1, first=width, expert=True)
+            children = [_asked(tip, child) for child in children]
+        else:
+            (children,) = (yield from growth.grow([tip], width)) if growth.open([tip]) else ([],)
         doubtful = bool(children) and first_error(best(children, 1)[0].scores[-1:], threshold) >= 0
-        if doubtful and helped < most and growth.open([tip]):
+        if doubtful and not (table or random) and helped < most and growth.open([tip]):
             helped += 1
             (stronger,) = yield from growth.grow([tip], 1, first=width, expert=True)
-            children = [*stronger, *children]
+            children = [*(_asked(tip, child) for child in stronger), *children]
         if not children:
             break
         tip = best(children, 1)[0]
     return (yield from growth.conclude([tip]))
+
+
+def _asked(parent: Candidate, candidate: Candidate) -> Candidate:
+    """The candidate with its last step marked as the stronger policy's; as it is where it only ended the solution."""
+    if candidate.turns == parent.turns:
+        return candidate
+    *before, last = candidate.steps
+    return replace(candidate, steps=(*before, replace(last, meta={**last.meta, ASKED: True})))
 
 
 def follow_up(problem: Problem, draft: str, request: str) -> Problem:

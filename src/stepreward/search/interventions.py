@@ -1,0 +1,216 @@
+"""When to ask a stronger policy: a table by dynamic programming over binned scores, under a budget of questions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.errors import InputError
+from stepreward.core.types import SCORE, Floats, Trajectory
+
+ASKED = "asked"
+"""Key of a step's meta: the stronger policy wrote it."""
+_PRECISION = 1e-7
+"""Of the price of a question."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """A Markov chain of H steps with two actions, 0 to act and 1 to ask; a row lacks the chance to end."""
+
+    to: Floats
+    """(H, 2, K, K) chance of each next state."""
+    reward: Floats
+    """(H, 2, K) expected outcome of ending now: the chance to end times the mean outcome there."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When to ask at a price, and what comes of it from each state at the first step."""
+
+    ask: NDArray[np.bool_]
+    """(H, K) whether to ask at each step in each state."""
+    value: Floats
+    """(K,) expected outcome, the price not counted."""
+    uses: Floats
+    """(K,) expected questions."""
+
+
+def plan_at(price: float, chain: Transitions) -> Plan:
+    """The best plan at a price of a question, by backward induction; equals act.
+
+        V_t(s) = max( E[V_{t+1} | act], E[V_{t+1} | ask] - r ),    V_H = 0
+
+    Args:
+        price: r, in units of the outcome.
+        chain: of the states.
+    """
+    horizon, _, states = chain.reward.shape
+    ask = np.zeros((horizon, states), bool)
+    value, uses = np.zeros(states), np.zeros(states)
+    at = np.arange(states)
+    for step in range(horizon - 1, -1, -1):
+        values = chain.reward[step] + chain.to[step] @ value
+        used = chain.to[step] @ uses + np.array([[0.0], [1.0]])
+        net = values - price * used
+        ask[step] = net[1] > net[0] + 1e-12
+        chosen = ask[step].astype(int)
+        value, uses = values[chosen, at], used[chosen, at]
+    return Plan(ask, value, uses)
+
+
+def plan_within(budget: float, chain: Transitions, start: int) -> tuple[Plan, float]:
+    """The plan of the lowest price whose expected questions from a state keep to a budget, and that price.
+
+    Expected questions do not rise with the price, which is found by bisection. No plan that asks as little or less has
+    a higher value; a mixture of two plans may come closer to the budget.
+
+    Args:
+        budget: most expected questions, not negative.
+        chain: of the states.
+        start: the state in which an episode begins.
+    """
+    low, high = 0.0, 1.0 + _PRECISION
+    plan = plan_at(low, chain)
+    if plan.uses[start] <= budget:
+        return plan, low
+    while high - low > _PRECISION:
+        middle = (low + high) / 2
+        if plan_at(middle, chain).uses[start] <= budget:
+            high = middle
+        else:
+            low = middle
+    return plan_at(high, chain), high
+
+
+@dataclass(frozen=True)
+class InterventionTable:
+    """Whether to ask a stronger policy for the next step, by the number of steps so far and the score of the last."""
+
+    edges: tuple[float, ...]
+    """Bounds of the bins of scores, ascending: K - 2 of them. Bin i has scores above edge i - 1, up to edge i."""
+    ask: tuple[tuple[bool, ...], ...]
+    """(H, K), the last state being that without a score, as at the beginning."""
+    price: float
+    """Of a question, in units of the outcome, at which these are the best decisions."""
+    value: float
+    """Expected outcome by the fitted chain."""
+    uses: float
+    """Expected questions by the fitted chain."""
+    without: float
+    """Expected outcome where nobody is asked."""
+
+    def asks(self, step: int, score: float) -> bool:
+        """Whether to ask after so many steps, the last of which has this score, NaN where there is none."""
+        row = self.ask[min(step, len(self.ask) - 1)]
+        return row[-1 if np.isnan(score) else int(np.searchsorted(self.edges, score))]
+
+    def save(self, path: str | Path) -> None:
+        """Writes it as JSON."""
+        Path(path).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+
+def load_table(path: str | Path) -> InterventionTable:
+    """Reads a saved table.
+
+    Raises:
+        InputError: the file is not there, or is no table.
+    """
+    return _loaded(str(path))
+
+
+@lru_cache(maxsize=8)
+def _loaded(path: str) -> InterventionTable:
+    try:
+        row: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        made = InterventionTable(**{**row, "edges": tuple(row["edges"]), "ask": tuple(map(tuple, row["ask"]))})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        what = f"{path} is no table of interventions: {error}"
+        raise InputError(what, remedy="write one by fit_interventions(rows, budget=1).save(FILE)") from error
+    return made
+
+
+def fit_interventions(
+    rows: Iterable[Trajectory], *, budget: float, bins: int = 5, column: str = SCORE
+) -> InterventionTable:
+    """Fits a table to graded solutions in which a stronger policy wrote some steps, chosen at random.
+
+    States are bins of the last step's score, of about equal numbers, and the beginning. Chances are counted step by
+    step; where an action was never tried in a state at a step, those of all steps, or else of all states, stand in.
+
+    Args:
+        rows: of `search --method intervention --set random=0.3`, or others whose meta marks steps as `asked`.
+        budget: C, most expected questions of a solution.
+        bins: of scores.
+        column: of the scores.
+
+    Raises:
+        InputError: no row has an outcome and scores, or no step was asked for, or all were.
+        ValueError: `budget` is negative, or `bins` is not positive.
+    """
+    if budget < 0 or bins < 1:
+        raise ValueError(f"expected a budget of at least 0 and a bin at least, got {budget} and {bins}")
+    known = [one for one in rows if not np.isnan(one.outcome) and one.action.any() and column in one.columns]
+    scores = np.concatenate([one.column(column)[one.action][:-1] for one in known] or [np.zeros(0)])
+    scores = scores[~np.isnan(scores)]
+    if not known:
+        raise InputError(f"no solution has an outcome and a column {column}", remedy="grade and score them first")
+    edges = _edges(scores, bins)
+    states = len(edges) + 2
+    horizon = max(int(one.action.sum()) for one in known)
+    counts, ended = np.zeros((horizon, 2, states, states)), np.zeros((horizon, 2, states, 2))
+    for one in known:
+        own = one.column(column)[one.action]
+        at = np.where(np.isnan(own), states - 1, np.searchsorted(edges, own)).tolist()
+        asked = [int(bool(step.meta.get(ASKED))) for step in one.steps if step.kind == "action"]
+        before = [states - 1, *at]
+        for step, after in enumerate(at[:-1]):
+            counts[step, asked[step], before[step], after] += 1
+        ended[len(at) - 1, asked[-1], before[len(at) - 1]] += 1.0, one.outcome
+    tried = counts.sum((0, 2, 3)) + ended[..., 0].sum((0, 2))
+    if not tried.all():
+        what = f"of {int(tried.sum()):,} steps {int(tried[1]):,} were asked for: both are needed"
+        raise InputError(what, remedy="collect solutions by search --method intervention --set random=0.3")
+    chain, start = _shares(counts, ended), states - 1
+    plan, price = plan_within(budget, chain, start)
+    # No outcome is worth a question at twice the highest.
+    never = plan_at(2.0, chain)
+    return InterventionTable(
+        tuple(edges.tolist()), tuple(map(tuple, plan.ask.tolist())), price, float(plan.value[start]),
+        float(plan.uses[start]), float(never.value[start]),
+    )  # fmt: skip
+
+
+def _shares(counts: Floats, ended: Floats) -> Transitions:
+    """Counted chances of each step, action and state; where one was never tried those of all steps, else of all states.
+
+    Args:
+        counts: (H, 2, K, K) of next states.
+        ended: (H, 2, K, 2) number of ends, and sum of their outcomes.
+    """
+    to, reward = np.zeros_like(counts), np.zeros(counts.shape[:3])
+    missing = np.ones(counts.shape[:3], bool)
+    for axes in ((), (0,), (0, 2)):
+        seen, ends = (np.broadcast_to(x.sum(axes, keepdims=True), x.shape) if axes else x for x in (counts, ended))
+        total = seen.sum(3) + ends[..., 0]
+        new = missing & (total > 0)
+        to[new], reward[new] = seen[new] / total[new][:, None], ends[new][:, 1] / total[new]
+        missing &= ~new
+    return Transitions(to, reward)
+
+
+def _edges(scores: Floats, bins: int) -> Floats:
+    """Bounds between distinct scores next to the quantiles, so that each bin has some."""
+    values = np.unique(scores)
+    if len(values) < 2:
+        return np.zeros(0)
+    above = np.searchsorted(values, np.quantile(scores, np.arange(1, bins) / bins), side="right")
+    above = np.clip(above, 1, len(values) - 1)
+    return np.unique((values[above - 1] + values[above]) / 2)
