@@ -18,7 +18,7 @@ METHODS = [*credit, *shape]
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.family}:{m.name}")
 BATCH_WIDE = {
     "reinforce++", "reinforce++-baseline", "lite-ppo", "gdpo", "ppo", "empg", "duration-aware", "batch-normal",
-    "istar-rloo",
+    "istar-rloo", "router-r1",
 }  # fmt: skip
 """Methods that take statistics over the batch, and say so."""
 OUTCOME_ALONE = [m for m in credit if not {"rewards", "values", "components", "entropy"} & set(m.data)]

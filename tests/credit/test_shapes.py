@@ -111,6 +111,13 @@ def shaped_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
         return min(max(r[k], 0.2), 0.6)
     if name == "centre":
         return r[k] - 0.5
+    if name == "router-r1":
+        costs = [math.sqrt(sum(s[1] for s in other[2])) for other in batch]
+        bottom, top = np.percentile(costs[-4:], [5, 95])
+        own = math.sqrt(sum(s[1] for s in row[2]))
+        cheap = 0.5 if top == bottom else 1 - min(max((own - bottom) / (top - bottom), 0.0), 1.0)
+        paid = row[1] * 0.6 + 0.4 * cheap if row[1] > 0 else row[1]
+        return r[k] + (paid - row[1] if k + 1 == len(r) else 0.0)
     if name == "batch-normal":
         every = [s[0] for other in batch for s in other[2]]
         return (r[k] - float(np.mean(every))) / math.sqrt(
@@ -144,7 +151,7 @@ def pspo(r: list[float]) -> float:
 SHAPES: dict[str, dict[str, Any]] = {
     "posterior": {"weight": 0.5}, "annealed-posterior": {"strength": 0.5, "anneal": 0.8}, "gated": {},
     "trust": {"step": 250}, "red": {"start": 0.3, "share": 0.75}, "vsrm": {"start": 0.3, "ahead": 2},
-    "turning-point": {"start": 0.3}, "thoughts": {}, "centre": {},
+    "turning-point": {"start": 0.3}, "thoughts": {}, "centre": {}, "router-r1": {"weight": 0.4, "window": 4},
     "td-target": {"n": 2, "discount": 0.9}, "group-normal": {}, "batch-normal": {}, "pspo": {}, "pspo-weibull": {},
     "length-penalty": {"weight": 0.1, "free": 2}, "repetition-penalty": {}, "par": {"slope": 3.0}, "renorm": {},
     "sigmoid": {"reference": 0.4, "slope": 3.0},
@@ -619,3 +626,23 @@ def test_ppo_is_gae_whitened_token_by_token(batch: Batch, discount: float, decay
     expected = [(one - float(np.mean(tokens))) / math.sqrt(spread + 1e-8) for one in tokens]
     found = credit["ppo"].take(d, discount=discount, decay=decay)
     np.testing.assert_allclose(np.repeat(found, d["lengths"]), expected, rtol=1e-6, atol=1e-6)
+
+
+@LIBRARIES
+def test_cheap_right_answers_are_paid_more_by_hand(give: Callable[[Any], Any]) -> None:
+    """Costs 1, 9, 16 are 1, 3 and 4 under the root; percentiles 0 and 100 are 1 and 4, so C = 1, 1/3 and 0.
+
+    w = .5: right at cost 1: .5 + .5 = 1; right at cost 9: .5 + 1/6; wrong at cost 16: 0. One that cost the same as all
+    has C = 1/2, so .75."""
+    d = {
+        "rewards": np.zeros(4), "outcome": np.array([1.0, 1.0, 0.0]), "duration": np.array([1.0, 4.0, 5.0, 16.0]),
+        "offsets": np.array([0, 1, 3, 4]),
+    }  # fmt: skip
+    found = shape["router-r1"].take({k: give(v) for k, v in d.items()}, low=0.0, high=100.0)
+    np.testing.assert_allclose(np.asarray(found), [0.0, 0.0, 0.5 + 1 / 6 - 1, 0.0], atol=1e-12)
+    alike_ = {**d, "duration": np.array([4.0, 2.0, 2.0, 4.0])}
+    found = shape["router-r1"].take({k: give(v) for k, v in alike_.items()})
+    np.testing.assert_allclose(np.asarray(found), [-0.25, 0.0, -0.25, 0.0], atol=1e-12)
+    for how in ({"weight": 1.5}, {"window": 0}, {"low": 95.0, "high": 5.0}):
+        with pytest.raises(ValueError, match="expected a weight"):
+            shape["router-r1"].take(d, **how)
