@@ -288,6 +288,8 @@ def test_the_last_action_in_a_text_counts() -> None:
     said = "I could write Search[this] first.\nAction: read [ d3 ]"
     assert retrieval_calls(Step(said)) == [{"name": "read", "arguments": {"document": " d3 "}}]
     assert retrieval_calls(Step("Research[x] is no action")) == []
+    stated = '<tool_call>\n{"name": "read", "arguments": {"document": "d3"}}\n</tool_call>'
+    assert retrieval_calls(Step(stated)) == [{"name": "read", "arguments": {"document": "d3"}}]
 
 
 def judged(problem: Problem, actions: list[str]) -> list[tuple[bool | None, str]]:

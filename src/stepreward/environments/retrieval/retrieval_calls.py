@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from stepreward.core.segment.tool_calls import Call, calls_of
+from stepreward.core.segment.tool_calls import Call, calls_of, stated_calls
 from stepreward.core.types import Step
 
 ARGUMENTS: Mapping[str, str] = {"search": "query", "read": "document", "answer": "answer"}
@@ -40,13 +40,12 @@ _IN_TEXT = re.compile(r"\b(search|read|answer)\s*\[([^\[\]\n]*)\]", re.IGNORECAS
 
 
 def retrieval_calls(step: Step) -> list[Call]:
-    """The actions of a turn: its tool calls, or else the last `Name[argument]` in its text, if any."""
-    if calls := calls_of(step):
-        return calls
-    found = _IN_TEXT.findall(step.text)
-    return (
-        [{"name": found[-1][0].lower(), "arguments": {ARGUMENTS[found[-1][0].lower()]: found[-1][1]}}] if found else []
-    )
+    """The actions of a turn: its tool calls, or else the last `Name[argument]` in its text, or calls stated as JSON."""
+    found = [] if calls_of(step) else _IN_TEXT.findall(step.text)
+    if not found:
+        return stated_calls(step)
+    name = found[-1][0].lower()
+    return [{"name": name, "arguments": {ARGUMENTS[name]: found[-1][1]}}]
 
 
 def argument_of(call: Call) -> str | None:
