@@ -32,7 +32,7 @@ class Transitions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AskingPlan:
     """When to ask at a price, and what comes of it from each state at the first step."""
 
     ask: NDArray[np.bool_]
@@ -43,7 +43,7 @@ class Plan:
     """(K,) expected questions."""
 
 
-def plan_at(price: float, chain: Transitions) -> Plan:
+def plan_at(price: float, chain: Transitions) -> AskingPlan:
     """The best plan at a price of a question, by backward induction; equals act.
 
         V_t(s) = max( E[V_{t+1} | act], E[V_{t+1} | ask] - r ),    V_H = 0
@@ -63,10 +63,10 @@ def plan_at(price: float, chain: Transitions) -> Plan:
         ask[step] = net[1] > net[0] + 1e-12
         chosen = ask[step].astype(int)
         value, uses = values[chosen, at], used[chosen, at]
-    return Plan(ask, value, uses)
+    return AskingPlan(ask, value, uses)
 
 
-def plan_within(budget: float, chain: Transitions, start: int) -> tuple[Plan, float]:
+def plan_within(budget: float, chain: Transitions, start: int) -> tuple[AskingPlan, float]:
     """The plan of the lowest price whose expected questions from a state keep to a budget, and that price.
 
     Expected questions do not rise with the price, which is found by bisection. No plan that asks as little or less has
