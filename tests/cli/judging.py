@@ -12,14 +12,23 @@ from typing import Any
 
 _EQUATION = re.compile(r"^Step (\d+): (\d+) \+ (\d+) = (\d+)", re.MULTILINE)
 
+_LINES = {
+    "\nStep 1: GOOD\n": ("BAD", "GOOD"),
+    "Step 1: mathematics=yes": tuple(f"mathematics={one}, consistency=yes, optimality=yes" for one in ("no", "yes")),
+}
+"""Lines of a false and of a true sum, by what the prompt asks for."""
+
 
 def verdict(body: dict[str, Any]) -> str:
     """What is said of the steps of a prompt: the first sum that is false; by the seed no verdict or another step."""
     asked = body["messages"][0]["content"]
     if body["model"] == "planter":
         return "Sure. <step>1 + 1 = 7</step>"
-    wrong = [int(n) for n, a, b, c in _EQUATION.findall(asked) if int(a) + int(b) != int(c)]
-    found = wrong[0] if wrong else -1
+    sums = {int(n): int(a) + int(b) == int(c) for n, a, b, c in _EQUATION.findall(asked)}
+    found = next((n for n, right in sums.items() if not right), -1)
+    for example, words in _LINES.items():
+        if example in asked:
+            return "\n".join(f"Step {n}: {words[right]}" for n, right in sums.items())
     said = {"mute": "I cannot say.", "first": "\\boxed{1}"}.get(body["model"], f"So it is \\boxed{{{found}}}.")
     return "Never mind." if body["model"] == "moody" and body["seed"] % 3 == 0 else said
 

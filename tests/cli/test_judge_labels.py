@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import stepreward
+from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from tests.cli.judging import judging
-from tests.cli.running import invoke
+from tests.cli.running import invoke, refused
 
 NAN = float("nan")
 
@@ -57,6 +58,82 @@ def test_answers_are_votes_whose_majority_labels(url: str, inside: Path) -> None
     by = one.provenance[-1]
     assert by.estimator == "first-error-vote"
     assert "as first-error, 7 answers" in by.policy
+
+
+def test_one_command_makes_the_labels_of_a_judge(url: str, inside: Path) -> None:
+    """Those of `score` and then `relabel`; a second run asks nothing, also for another merge of the votes."""
+    asked = f"--model {url}#moody --like first-error --answers 7"
+    line = f"label --data solutions.parquet --estimator judge {asked} --out made --json"
+    told = json.loads(invoke(line))
+    assert (told["trajectories"], told["labelled_steps"], told["bill"]["scorings"]) == (3, 5, 3)
+    assert told["votes_read"] + told["votes_unread"] == 21
+    assert told["votes_unread"] > 0
+    again = json.loads(invoke(line.replace("--json", "--transform step-vote --json")))
+    assert (again["bill"]["scorings"], again["bill"]["cached"], again["labelled_steps"]) == (0, 0, 5)
+    json.loads(invoke(line))
+    invoke(f"score {asked} --data solutions.parquet --out judged.parquet")
+    invoke("relabel --data judged.parquet --transform first-error-vote --out labels.parquet")
+    for one, other in zip(stepreward.read("made"), stepreward.read("labels.parquet"), strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.column("value"), other.column("score"))
+        for name in ("score", *(f"score:vote{i}" for i in range(1, 8))):
+            np.testing.assert_array_equal(one.column(name), other.column(name))
+        assert one.facts["votes"] == other.facts["votes"]
+        measured, by = one.provenance[-2:]
+        assert (measured.estimator, by.estimator) == ("judge", "first-error-vote")
+        assert measured.settings["scorer"] == by.policy
+        assert "as first-error, 7 answers" in by.policy
+
+
+@pytest.mark.parametrize(
+    ("like", "shown"),
+    [
+        ("first-error", False),
+        ("first-error-with-reference", True),
+        ("meta-critique", False),
+        ("reverse-verification", True),
+        ("good-ok-bad", True),
+        ("error-kinds", False),
+    ],
+)
+def test_every_prompt_is_a_judge_whose_provenance_says_what_it_was_shown(
+    url: str, inside: Path, like: str, shown: bool
+) -> None:
+    invoke(f"label --data solutions.parquet --estimator judge --model {url}#good --like {like} --out made.parquet")
+    for one in stepreward.read("made.parquet"):
+        np.testing.assert_array_equal(one.labels, TRUTH[one.problem.id])
+        assert one.provenance[-1].policy.endswith(", shown the reference") == shown
+        assert ("score:mathematics" in one.columns) == (like == "error-kinds")
+
+
+def test_several_models_vote_together(url: str, inside: Path) -> None:
+    models = f"--model {url}#good --model {url}#first --model {url}#moody"
+    invoke(
+        f"label --data solutions.parquet --estimator judge {models} --like first-error --answers 3 --out made.parquet"
+    )
+    for one in stepreward.read("made.parquet"):
+        names = {name for name in one.columns if "vote" in name}
+        assert names == {f"score:{model}:vote{i}" for model in (1, 2, 3) for i in (1, 2, 3)}
+        # `first` calls every first step wrong, as often as `good` is asked, with which `moody` sides.
+        np.testing.assert_array_equal(one.labels, TRUTH[one.problem.id])
+
+
+def test_what_cannot_be_judged_is_told_and_costs_no_other(
+    url: str, inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*stepreward.read("solutions.parquet")]
+    stepreward.write("some.parquet", [*rows, Trajectory(Problem("d", "Add up."), rows[0].steps)])
+    line = f"label --data some.parquet --estimator judge --model {url}#good --like first-error-with-reference"
+    told = json.loads(invoke(f"{line} --out made.parquet --json", status=1))
+    assert (told["failed"], told["trajectories"]) == (1, 3)
+    assert [one.problem.id for one in stepreward.read("made.parquet")] == ["a", "b", "c"]
+    (inside / "references.jsonl").write_text('{"prompt": "Add up.", "reference": "6"}\n')
+    told = json.loads(invoke(f"{line} --references references.jsonl --out whole.parquet --json"))
+    assert (told["failed"], told["trajectories"]) == (0, 4)
+    with pytest.raises(InputError, match="gives numbers of steps and no votes; name a verifier that writes"):
+        stepreward.label(rows, scorer="tool", method="judge")
+    line = "label --data solutions.parquet --estimator judge --out none.parquet"
+    assert "judge asks a reward model or a judge; pass --model" in refused(line, capsys, monkeypatch)
 
 
 def test_several_models_vote_in_one_table(url: str, inside: Path) -> None:

@@ -92,6 +92,22 @@ def test_three_way_verdicts_and_observations_and_other_names() -> None:
         merged("first-error-vote", several, share=1.5)
 
 
+def test_the_first_error_can_be_soft_and_a_majority_can_be_asked_of_steps() -> None:
+    """First errors at 2, 1 and nowhere: up to step 0 none of three has found one, up to 1 one has, up to 2 two have."""
+    same(merged("first-error-vote", SPARK, soft=True, after_error="keep"), [1, 2 / 3, 1 / 3])
+    same(merged("first-error-vote", judged([0, 1, 1], [0, 1, 1]), soft=True), [0, NAN, NAN])
+    same(merged("step-vote", SPARK, share=0.6), [1, 1, 0])
+    same(merged("step-vote", SPARK, share=0.7), [1, NAN, NAN])
+    # The two that call the whole wrong: first errors at 2 and 1, and the earlier counts.
+    made = transform["first-error-vote"].take({"trajectory": SPARK}, voters="majority")
+    same(made.labels.tolist(), [1, 0, NAN])
+    assert made.facts["votes"] == {"read": 3, "unread": 0, "agree": 1}
+    for name in ("step-vote", "first-error-vote", "outcome-vote"):
+        assert transform[name].take({"trajectory": SPARK}).provenance[-1].estimator == name
+    with pytest.raises(ValueError, match="'some'"):
+        merged("vote", SPARK, voters="some")
+
+
 def test_labels_stay_where_the_second_source_agrees() -> None:
     """A person's -1 with bits (1, 1, 1) is dropped, (1, 1, 0) is 0 of both."""
     one = judged([1, 0, 1, 0]).with_columns({"label": np.array([1, 0, 0, NAN]), "score": np.array([1, 0, 1, 0.0])})

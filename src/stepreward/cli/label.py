@@ -113,13 +113,13 @@ def label(
     with blamed_on_settings(rewrite):
         rewrite.take({"trajectory": _PROBE, "trajectories": [_PROBE]}, **rewriting)
     if ("scorer" in method.asks) != bool(models.model):
-        what = "takes values from a reward model" if "scorer" in method.asks else "reads no reward model"
+        what = "asks a reward model or a judge" if "scorer" in method.asks else "reads no reward model"
         remedy = "pass --model" if "scorer" in method.asks else "drop --model"
         raise InputError(f"{flags.estimator} {what}", remedy=remedy)
     out = flags.out
     folder, path = (out.with_suffix(".run"), out) if out.suffix in ENDINGS else (out, out / LABELS)
     plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
-    failed, blank, with_label, actions, planted = Failures(), 0, 0, 0, Counter[str]()
+    failed, blank, with_label, actions, planted, votes = Failures(), 0, 0, 0, Counter[str](), Counter[str]()
     # What is wrong with a file is an error before a model is loaded, which takes seconds.
     items: list[Problem] | list[Trajectory]
     if data is not None:
@@ -161,6 +161,7 @@ def label(
                 blank += bool(len(one)) and bool(np.isnan(one.labels).all())
                 with_label, actions = with_label + int((~np.isnan(one.labels)).sum()), actions + int(one.action.sum())
                 planted.update(one.facts.get("planted", one.facts.get("repaired", {})))
+                votes.update({f"votes_{part}": one.facts.get("votes", {}).get(part, 0) for part in ("read", "unread")})
                 yield one
 
         made = write_table(path, labels())
@@ -170,18 +171,21 @@ def label(
     if json_output:
         counts: dict[str, Any] = {"failed": failed.total, "without_labels": blank, "ungraded": drawn.ungraded}
         counts |= {"labelled_steps": with_label, "steps": actions} | ({"planted": planted} if planted else {})
+        counts |= votes if votes.total() else {}
         typer.echo(json.dumps({"labels": str(path), "trajectories": made, **counts, "bill": asdict(bill), "cut": note}))
     else:
         without = f", {failed.total:,} failed and left out" if failed else ""
-        typer.echo(
-            f"{made:,} labelled solutions in {path}{without}; {bill.proposals:,} rollouts, {bill.cached:,} from the log"
-        )
+        judged = "scorer" in method.asks and "policy" not in method.asks
+        paid = f"{bill.scorings:,} judged" if judged else f"{bill.proposals:,} rollouts"
+        typer.echo(f"{made:,} labelled solutions in {path}{without}; {paid}, {bill.cached:,} from the log")
         if drawn.ungraded:
             typer.echo(
                 f"{drawn.ungraded:,} answers could not be graded: unknown, not wrong; whole solutions are left out"
             )
         if note:
             typer.echo(note)
+        if votes["votes_unread"]:
+            typer.echo(f"{votes['votes_unread']:,} of {votes.total():,} votes could not be read, and are missing")
         if planted:
             unread, unconfirmed = planted["unread"], planted["unconfirmed"]
             what = f"{unread:,} could not be read or said nothing new, and {unconfirmed:,} were not confirmed"

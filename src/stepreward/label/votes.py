@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -33,73 +34,121 @@ def _read(trajectory: Trajectory, votes: str, threshold: float) -> tuple[Floats,
     return said[readable], int((~readable).sum()), names
 
 
-def _merged(
-    trajectory: Trajectory, name: str, labels: Floats, after_error: AfterError, told: dict[str, int], names: list[str]
-) -> Trajectory:
-    """The trajectory with labels made of votes, the numbers of votes among its facts, and who voted."""
-    made = rewritten(trajectory, name, labels, after_error, labels)
-    judges = [one.estimator for one in trajectory.provenance if set(one.what) & set(names)]
-    by = Provenance(name, policy="; ".join(judges), settings={"votes": names})
-    return replace(made, facts={**made.facts, "votes": told}).with_columns({LABEL: made.labels}, by)
+About = Literal["steps", "first-error"]
+"""What votes are counted on: each step by itself, or where the first wrong one is."""
+Voters = Literal["all", "majority"]
+"""Whose votes count: all, or those that say of the whole solution what most say."""
 
 
-def _first_errors(said: Floats, trajectory: Trajectory) -> tuple[list[int], int]:
-    """The steps that votes call the first error, S for none, and how many votes name no error but leave steps out."""
-    found = [int(first_error(one, 0.0)) for one in said]
-    whole = [not np.isnan(one[trajectory.action]).any() for one in said]
-    # A vote that stopped early without an error says nothing of what comes after.
-    stated = [at if at >= 0 else len(trajectory) for at, told in zip(found, whole, strict=True) if at >= 0 or told]
-    return stated, len(found) - len(stated)
-
-
-@transform.method(
-    "first-error-vote",
-    note="the majority of votes on the first wrong step, after arXiv:2412.06559 and arXiv:2502.06737, who take one; no "
-    "paper says what a tie is: here the earliest step wins, and no error loses against any",
-)
-def first_error_vote(
+@transform.method("vote", note="the merges of papers are presets of it; `first-error` with `soft` is ours")
+def vote(
     trajectory: Trajectory,
     *,
+    about: About = "steps",
+    voters: Voters = "all",
+    soft: bool = False,
     votes: str = VOTES,
     threshold: float = 0.5,
     share: float = 0.0,
     least: Count = 1,
-    after_error: AfterError = "mask",
+    after_error: AfterError = "keep",
 ) -> Trajectory:
-    """Labels steps by the first wrong step that most votes name.
+    """Labels steps by what most votes say of them, or of where the first error is.
 
-        label = 1 before the step t that most votes call the first error, 0 at t;  1 everywhere if most name none
+        steps:        label_t = 1 if more votes call step t right than wrong, 0 if fewer
+        first-error:  label = 1 before the step t that most votes call the first error, 0 at t;  1 if most name none
 
-    Of steps with equally many votes the earliest counts, before none at all. A vote without an error that leaves steps
-    out is missing.
+    A step on which as many votes say right as wrong, or that no vote reaches, is not supervised. Of steps that equally
+    many votes call the first error the earliest counts, before none at all; a vote without an error that leaves steps
+    out is missing. A vote calls a solution wrong if it calls any of its steps wrong, and right if it calls every step
+    right: where as many say either, no voter is of the majority.
 
     Args:
         trajectory: with votes.
+        about: what is counted.
+        voters: whose votes are.
+        soft: the label is the share of votes that call the step right, ties among them; of the first error, of those
+            that find none up to the step.
         votes: columns that are votes, with `*` for any letters.
         threshold: a vote at or below it calls a step wrong.
-        share: least share of the votes that can be read that must name the same step, in [0, 1]; 1 is all.
-        least: votes that can be read, at least; with fewer no step has a label.
-        after_error: see `AfterError`; no vote says anything of what comes after the error that it names.
+        share: least share of the votes that must say the same of the step, or of the first error, in [0, 1].
+        least: votes that reach the step, or say where the first error is, at least.
+        after_error: see `AfterError`.
 
     Raises:
-        ValueError: `share` is outside [0, 1].
+        ValueError: `share` is outside [0, 1], or `about` or `voters` is neither.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must lie in [0, 1], got {share}")
+    if not 0 <= share <= 1 or about not in get_args(About) or voters not in get_args(Voters):
+        what = f"share in [0, 1], about of {get_args(About)} and voters of {get_args(Voters)}"
+        raise ValueError(f"expected {what}, got {share}, {about!r} and {voters!r}")
     said, unread, names = _read(trajectory, votes, threshold)
-    stated, incomplete = _first_errors(said, trajectory)
-    counts = Counter(stated)
+    told = {"read": len(said), "unread": unread}
+    if voters == "majority":
+        stated, said = _of_majority(said, trajectory)
+        told = {"read": stated, "unread": unread + told["read"] - stated, "agree": len(said)}
+    if about == "steps":
+        made = _by_step(said, soft, share, least)
+    else:
+        firsts = _first_errors(said, trajectory)
+        made, agree = _by_first_error(firsts, trajectory, soft, share, least)
+        missing = len(said) - len(firsts)
+        told = {"read": told["read"] - missing, "unread": told["unread"] + missing, "agree": agree}
+    name = "outcome-vote" if about == "steps" and voters == "majority" else f"{about.removesuffix('s')}-vote"
+    labelled = rewritten(trajectory, name, made, after_error, made)
+    judges = [one.settings.get("scorer", one.estimator) for one in trajectory.provenance if set(one.what) & set(names)]
+    by = Provenance(name, policy="; ".join(judges), settings={"votes": names})
+    return replace(labelled, facts={**labelled.facts, "votes": told}).with_columns({LABEL: labelled.labels}, by)
+
+
+def _of_majority(said: Floats, trajectory: Trajectory) -> tuple[int, Floats]:
+    """How many votes say of the whole solution whether it is right, and those that say what most say."""
+    wrong = (said == 0).any(1)
+    stated = wrong | ~np.isnan(said[:, trajectory.action]).any(1)
+    for_wrong, for_right = int(wrong[stated].sum()), int((~wrong[stated]).sum())
+    kept = said[:0] if for_wrong == for_right else said[stated & (wrong == (for_wrong > for_right))]
+    return int(stated.sum()), kept
+
+
+def _first_errors(said: Floats, trajectory: Trajectory) -> list[int]:
+    """The step that each vote calls the first error, S for none; not of votes that name none but leave steps out."""
+    found = [int(first_error(one, 0.0)) for one in said]
+    whole = [not np.isnan(one[trajectory.action]).any() for one in said]
+    # A vote that stopped early without an error says nothing of what comes after.
+    return [at if at >= 0 else len(trajectory) for at, told in zip(found, whole, strict=True) if at >= 0 or told]
+
+
+def _by_first_error(
+    firsts: list[int], trajectory: Trajectory, soft: bool, share: float, least: int
+) -> tuple[Floats, int]:
+    """(S,) labels by the first error that most name, and how many of them name it."""
+    counts, at = Counter(firsts), np.arange(len(trajectory))
     winner = min(counts, key=lambda step: (-counts[step], step), default=0)
     agree = counts[winner]
     made = np.full(len(trajectory), np.nan)
-    if len(stated) >= least and agree >= share * len(stated) - _ROUNDING:
-        made = np.where(np.arange(len(trajectory)) < winner, 1.0, np.nan)
-        made[winner : winner + 1] = 0.0
-    told = {"read": len(stated), "unread": unread + incomplete, "agree": agree}
+    if len(firsts) >= least and agree >= share * len(firsts) - _ROUNDING:
+        hard = np.where(at < winner, 1.0, np.where(at == winner, 0.0, np.nan))
+        made = (np.array(firsts)[:, None] > at).mean(0) if soft else hard
     made[~trajectory.action] = np.nan
-    return _merged(trajectory, "first-error-vote", made, after_error, told, names)
+    return made, agree
 
 
+def _by_step(said: Floats, soft: bool, share: float, least: int) -> Floats:
+    """(S,) the majority, or the share of right, among those of (K, S) votes that reach each step."""
+    reached, right = (~np.isnan(said)).sum(0), (said == 1).sum(0)
+    agree = np.maximum(right, reached - right)
+    enough = (reached >= max(least, 1)) & (agree >= share * reached - _ROUNDING)
+    of_right = np.where(enough, right / np.maximum(reached, 1), np.nan)
+    return of_right if soft else np.where(np.isnan(of_right) | (of_right == 0.5), np.nan, of_right > 0.5)
+
+
+transform.preset(
+    "first-error-vote",
+    of="vote",
+    note="the majority of votes on the first wrong step, after arXiv:2412.06559 and arXiv:2502.06737, who take one; no "
+    "paper says what a tie is: here the earliest step wins, and no error loses against any",
+    about="first-error",
+    after_error="mask",
+)
 transform.preset(
     "unanimous-vote",
     of="first-error-vote",
@@ -107,88 +156,24 @@ transform.preset(
     share=1.0,
     least=2,
 )
-
-
-@transform.method(
+transform.preset(
     "step-vote",
+    of="vote",
     paper="arXiv:2512.03244",
-    equation="step consistency, by the abstract and the README",
-    note="a step on which as many votes say right as wrong is left out: the tie rule is not known",
+    note="step consistency, by the abstract and the README; a step on which as many votes say right as wrong is left "
+    "out: the tie rule is not known",
+    about="steps",
 )
-def step_vote(
-    trajectory: Trajectory,
-    *,
-    votes: str = VOTES,
-    threshold: float = 0.5,
-    soft: bool = False,
-    least: Count = 1,
-    after_error: AfterError = "keep",
-) -> Trajectory:
-    """Labels each step by the majority of the votes that reach it.
-
-        label_t = 1 if more votes call step t right than wrong, 0 if fewer
-
-    Steps at which there are as many of both, and those that no vote reaches, are not supervised.
-
-    Args:
-        trajectory: with votes.
-        votes: columns that are votes, with `*` for any letters.
-        threshold: a vote at or below it calls a step wrong.
-        soft: the label is the share of votes that call the step right, ties among them.
-        least: votes that reach a step, at least.
-        after_error: see `AfterError`.
-    """
-    said, unread, names = _read(trajectory, votes, threshold)
-    told = {"read": len(said), "unread": unread}
-    return _merged(trajectory, "step-vote", _by_step(said, soft=soft, least=least), after_error, told, names)
-
-
 transform.preset("mean-vote", of="step-vote", note="the mean of what the votes say, kept as it is", soft=True)
-
-
-@transform.method(
+transform.preset(
     "outcome-vote",
+    of="step-vote",
     paper="arXiv:2512.03244",
-    equation="outcome consistency, by the abstract and the README",
-    note="the votes that agree with the majority on the whole solution, merged step by step; which of them the authors "
-    "train on is not known, nor their tie rule: here a tie gives no label",
+    note="outcome consistency, by the abstract and the README: the votes that agree with the majority on the whole "
+    "solution, merged step by step; which of them the authors train on is not known, nor their tie rule: here a tie "
+    "gives no label",
+    voters="majority",
 )
-def outcome_vote(
-    trajectory: Trajectory,
-    *,
-    votes: str = VOTES,
-    threshold: float = 0.5,
-    soft: bool = False,
-    least: Count = 1,
-    after_error: AfterError = "keep",
-) -> Trajectory:
-    """Labels steps by those votes that say of the whole solution what most votes say.
-
-    A vote calls a solution wrong if it calls any of its steps wrong, and right if it calls every step right. Of the
-    votes that agree with the majority, the majority at each step is its label, as in `step-vote`.
-
-    Args:
-        trajectory: with votes.
-        votes: columns that are votes, with `*` for any letters.
-        threshold: a vote at or below it calls a step wrong.
-        soft: the label is the share of votes that call the step right, ties among them.
-        least: votes that reach a step, at least.
-        after_error: see `AfterError`.
-    """
-    said, unread, names = _read(trajectory, votes, threshold)
-    wrong = (said == 0).any(1)
-    stated = wrong | ~np.isnan(said[:, trajectory.action]).any(1)
-    for_wrong, for_right = int(wrong[stated].sum()), int((~wrong[stated]).sum())
-    kept = said[:0] if for_wrong == for_right else said[stated & (wrong == (for_wrong > for_right))]
-    told = {"read": int(stated.sum()), "unread": unread + int((~stated).sum()), "agree": len(kept)}
-    return _merged(trajectory, "outcome-vote", _by_step(kept, soft=soft, least=least), after_error, told, names)
-
-
-def _by_step(said: Floats, *, soft: bool, least: int) -> Floats:
-    """(S,) the majority, or the share of right, among those of (K, S) votes that reach each step."""
-    reached, right = (~np.isnan(said)).sum(0), (said == 1).sum(0)
-    share = np.where(reached >= least, right / np.maximum(reached, 1), np.nan)
-    return share if soft else np.where(np.isnan(share) | (share == 0.5), np.nan, share > 0.5)
 
 
 @transform.method(

@@ -50,6 +50,8 @@ class EnsembleScorer(ShortCall):
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Combined scores of each question's steps, NaN where any scorer says NaN; the cost is the sum.
 
+        Further numbers of scorer i are columns `i:NAME`, from 1 on.
+
         Raises:
             ModelError: a scorer does not answer one number a step.
         """
@@ -60,7 +62,8 @@ class EnsembleScorer(ShortCall):
                 raise ModelError(f"a scorer of {self.name} does not answer {len(question.steps)} numbers")
             stacked = np.stack([one.scores for one in answers])
             tokens, unshared = sum(one.tokens for one in answers), sum(one.tokens_unshared for one in answers)
-            made.append(Scored(np.asarray(_COMBINE[self.combine](stacked, self.doubt)), tokens, unshared))
+            columns = {f"{i}:{name}": own for i, one in enumerate(answers, 1) for name, own in one.columns.items()}
+            made.append(Scored(np.asarray(_COMBINE[self.combine](stacked, self.doubt)), tokens, unshared, columns))
         return made
 
 

@@ -253,7 +253,7 @@ def label_into(
         what = f"{plan.estimator} rolls out" if "policy" in method.asks else "solutions are sampled"
         raise InputError(f"{what} by a policy, and there is none", remedy="name one: policy")
     if scorer is None and "scorer" in method.asks:
-        raise InputError(f"{plan.estimator} takes values from a reward model", remedy="name one: scorer")
+        raise InputError(f"{plan.estimator} asks a reward model or a judge", remedy="name one: scorer")
     drawn, ungraded = Bill(), Failures()
     if sampled:
         assert policy is not None

@@ -93,6 +93,8 @@ class Score:
 
     problem: Problem
     steps: tuple[Step, ...]
+    whole: bool = False
+    """The answer is the scorer's `Scored` instead: with further numbers of each step, such as single votes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,8 @@ class RunningFlow(Generic[T]):
             self.actions += question.acts
         # The flow gets the value alone; what it cost is on the bill.
         name = {Scored: "scores", Graded: "answer", Judged: "chance"}.get(type(answer))
-        self.round.answers[part.slot] = getattr(answer, name) if name else answer
+        whole = isinstance(question, Score) and question.whole
+        self.round.answers[part.slot] = getattr(answer, name) if name and not whole else answer
 
     def limit_reached(self, clock: Callable[[], float], prices: Prices) -> str:
         """The first limit of the budget that is used up; "" if none is."""

@@ -24,6 +24,10 @@ _VERDICT_TOKENS = 8
 """Enough for a label in its box."""
 
 
+_OPEN = 4
+"""Answers of a batch for each that may be written at the same time."""
+
+
 class Chooser(Protocol):
     """Gives the probabilities of a few texts to come next."""
 
@@ -66,7 +70,8 @@ class GenerativeScorer(ShortCall):
         weighed = "" if chooser is None else ", weighed"
         told = ", shown the reference" if judge.sees_reference else ""
         self.name = f"{policy.name} as {judge.name}, {n} answers, key {self.key.bits:x}{weighed}{told}"
-        self.batch_size = max(1, policy.batch_size // n)
+        # A server takes each request alone, and many at once: full batches, so that the slowest keeps few waiting.
+        self.batch_size = max(1, max(policy.batch_size, _OPEN * policy.concurrency) // n)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps; an observation is shown to the judge and has no score.
