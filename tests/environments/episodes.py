@@ -96,6 +96,7 @@ class _Killing:
 
     def __init__(self, pool: EpisodePool, after: int) -> None:
         self._pool, self._left, self.name, self.close = pool, after, pool.name, pool.close
+        self.prepared = pool.prepared
 
     def act_many(self, questions: Sequence[Act]) -> list[Observation]:
         for question in questions:

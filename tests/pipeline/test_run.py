@@ -190,3 +190,23 @@ def test_bad_flags_are_one_line(
 ) -> None:
     assert message in refused(line(tmp_path / "run", **flags), capsys, monkeypatch)
     assert not (tmp_path / "run").exists(), "a refused run took the folder"
+
+
+def test_a_run_in_the_shop_compares_a_guided_agent_with_the_plain_one(tmp_path: Path) -> None:
+    done = command(f"{line(tmp_path / 'shop', world='tools', **{'train-samples': 2})} --json", tmp_path, seconds=280)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    schema = json.loads((resources.files("stepreward.pipeline") / "summary_schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(summary)
+    assert summary["settings"]["policy"] == "builtin:shop"
+    assert summary["label"]["bill"]["actions"] > 0
+    acting = summary["acting"]
+    assert acting["gain"]["value"] == pytest.approx(
+        acting["guided"]["accuracy"]["value"] - acting["plain"]["accuracy"]["value"]
+    )
+    assert 2 <= acting["plain"]["actions"] <= 12
+    assert "Agents" in (tmp_path / "shop" / "report.html").read_text()
+    labels = [*read_table(tmp_path / "shop" / "labels.parquet")]
+    assert {step.role for one in labels for step in one.steps} == {"assistant", "tool"}
+    other = command(f"run --world tools --problems x.jsonl --out {tmp_path / 'other'}", tmp_path, seconds=60)
+    assert "drop --problems" in other.stderr

@@ -15,7 +15,7 @@ from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.pipeline.run_report import percent, points
-from stepreward.pipeline.run_settings import QUICK, RunSettings
+from stepreward.pipeline.run_settings import OF_WORLD, QUICK, RunSettings
 from stepreward.tasks.mathematics import MathGrader
 
 
@@ -34,12 +34,9 @@ def run(flags: RunFlags, settings: RunSettings, json_output: JsonFlag = False) -
 
     Example: stepreward run --out runs/demo
     """
-    if flags.quick:
-        default = RunSettings()
-        few: dict[str, Any] = {
-            name: value for name, value in QUICK.items() if getattr(settings, name) == getattr(default, name)
-        }
-        settings = replace(settings, **few)
+    few: dict[str, Any] = OF_WORLD[settings.world] | (QUICK if flags.quick else {})
+    default = RunSettings()
+    settings = replace(settings, **{n: v for n, v in few.items() if getattr(settings, n) == getattr(default, n)})
     with StageProgress(quiet=json_output) as progress:
         grader = MathGrader() if settings.problems else None
         job = on_demand.Run(flags.out, settings, grader=grader, on_progress=progress)
@@ -64,6 +61,10 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     headline = evaluation["headline"]
     each = ", ".join(points(one["versus_majority"]) for one in headline["seeds"])
     console.print(f"{main} over majority: {points(headline['versus_majority'])} points; by training seed {each}")
+    if "acting" in summary:
+        acting = summary["acting"]
+        plain, guided = (percent(acting[name]["accuracy"]) for name in ("plain", "guided"))
+        console.print(f"agent {plain}, by step scores {guided}: {points(acting['gain'])} points at equal actions")
     if "first_error" in evaluation:
         f1 = evaluation["first_error"]["f1"]
         console.print(f"first-error F1 {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]")

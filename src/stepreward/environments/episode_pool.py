@@ -39,18 +39,22 @@ class EpisodePool:
         name: identity of the environment and its settings.
         live: most episodes that are kept running between questions; the one that waited longest is ended.
         concurrency: actions that run at once, in threads; 1 for an environment that computes here.
+        batch_size: actions of a batch, where they run one after another.
+        prepare: the problem as the policy reads it; as it is where None.
 
     Raises:
         ValueError: a number is not positive.
     """
 
     def __init__(
-        self, make: Callable[[], Environment], name: str, *, live: int = 64, concurrency: int = 1, batch_size: int = 64
-    ) -> None:
+        self, make: Callable[[], Environment], name: str, *, live: int = 64, concurrency: int = 1,
+        batch_size: int = 64, prepare: Callable[[Problem], Problem] | None = None,
+    ) -> None:  # fmt: skip
         if min(live, concurrency, batch_size) < 1:
             what = f"live={live}, concurrency={concurrency}, batch_size={batch_size}"
             raise ValueError(f"expected positive numbers of episodes, got {what}")
         self._make, self.name, self._most, self.concurrency = make, name, live, concurrency
+        self._prepare = prepare
         self.batch_size = 1 if concurrency > 1 else batch_size
         self.executed = 0
         """Actions executed that were asked for."""
@@ -67,6 +71,10 @@ class EpisodePool:
             EpisodeError: the steps are not what the environment shows, or the environment failed.
         """
         return [self._answer(question.problem, prefix_of(question.steps)) for question in questions]
+
+    def prepared(self, problem: Problem) -> Problem:
+        """The problem as the policy reads it."""
+        return problem if self._prepare is None else self._prepare(problem)
 
     def close(self) -> None:
         """Ends all episodes."""

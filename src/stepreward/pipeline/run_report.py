@@ -46,6 +46,8 @@ def build_page(summary: Summary, views: Sequence[TreeView]) -> Page:
     sections = [_selection(summary), _labels(summary), _training(summary)]
     if "first_error" in evaluation:
         sections.insert(1, _truth(evaluation))
+    if "acting" in summary:
+        sections.insert(0, _acting(summary))
     if views:
         text = (
             "Sampled solutions of held-out problems as trees: equal beginnings are shown once. The colour is the score "
@@ -117,6 +119,22 @@ def _selection(summary: Summary) -> Section:
         "paired by problem. A search grows its solutions step by step instead."
     )
     return Section("Selection and search", text, [figure], [table, _by_seed(evaluation)])
+
+
+def _acting(summary: Summary) -> Section:
+    """The guided agent against the plain one."""
+    acting, width = summary["acting"], summary["settings"]["width"]
+    names = {
+        "plain": "plain: one action is proposed and executed",
+        "guided": f"guided: the best of {width} is executed",
+    }
+    rows = [(text, percent(acting[name]["accuracy"]), f"{acting[name]['actions']:.1f}") for name, text in names.items()]
+    note = f"Guided minus plain, paired by problem, over training seeds and problems: {points(acting['gain'])} points."
+    text = (
+        "The same agent with the same number of episodes. Where it is guided, the reward model scores several proposed "
+        "actions before one of them is executed; the others cost tokens, and no action."
+    )
+    return Section("Agents", text, tables=[Table(("agent", "episodes won", "actions an episode"), rows, note)])
 
 
 def _by_seed(evaluation: Summary) -> Table:

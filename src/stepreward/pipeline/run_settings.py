@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from stepreward.core.vocabulary import Count, Flag
+
+WorldName = Literal["arithmetic", "tools"]
+POLICIES: dict[WorldName, str] = {"arithmetic": "builtin:arithmetic", "tools": "builtin:shop"}
+"""The built-in policy of each world."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """Settings of the main job on the built-in world or on the user's problems and models."""
 
-    policy: str = "builtin:arithmetic"
-    """builtin:arithmetic, a model folder, or a hub name."""
+    world: WorldName = "arithmetic"
+    """Built-in world: word problems, or a shop where an agent calls tools."""
+    policy: str = ""
+    """A model folder, a hub name, or a built-in policy; empty: the world's own."""
     problems: str = ""
-    """JSONL of problems with id, prompt and reference; graded as mathematics. Empty: the built-in world."""
+    """JSONL of problems with id, prompt and reference; graded as mathematics. Empty: those of the world."""
     seed: int = 0
     """Seed of everything that is random."""
     seeds: Count = 2
@@ -67,3 +73,9 @@ QUICK = {
     "search_problems": 15,
 }
 """Settings of `stepreward run --quick`: a whole report in about a minute, with wide intervals."""
+
+OF_WORLD: dict[WorldName, dict[str, int]] = {
+    "arithmetic": {},
+    "tools": {"train_problems": 200, "validation_problems": 25, "held_out_samples": 8, "search_problems": 25},
+}
+"""Settings of a world where no flag sets them: an episode costs more than a solution."""

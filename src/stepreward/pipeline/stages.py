@@ -157,3 +157,12 @@ def searches(
         flows = [with_outcome(flow, problem) for flow, problem in zip(found, problems, strict=True)]
         made[name] = (run_flows(flows, runner, progress), runner.bill)
     return made
+
+
+def guided(
+    problems: Sequence[Problem], settings: RunSettings, key: Key, driver: Driver, progress: Progress
+) -> list[tuple[Found, float]]:
+    """One graded episode of each problem in which the best-scored of several actions is executed every time."""
+    how = {"beams": 1, "width": settings.width, "aggregate": "last"}
+    found = (search["beam"].take({"problem": p, "key": key.fold(p.id)}, **how) for p in problems)
+    return run_flows([with_outcome(flow, p) for flow, p in zip(found, problems, strict=True)], driver, progress)

@@ -17,8 +17,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.files.atomic_files import write_json
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
-from stepreward.core.measure.statistics import known_mean, paired_difference
+from stepreward.core.measure.statistics import crossed_mean, known_mean, paired_difference
 from stepreward.core.measure.step_metrics import ragged
+from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Grader
@@ -32,7 +33,7 @@ from stepreward.label.rollouts import named
 from stepreward.pipeline import stages
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.run_report import build_page
-from stepreward.pipeline.run_settings import RunSettings
+from stepreward.pipeline.run_settings import POLICIES, RunSettings
 from stepreward.pipeline.world import World, open_world
 from stepreward.policies.loading import located
 from stepreward.policies.local import LocalPolicy
@@ -70,10 +71,12 @@ class Run:
     ) -> None:
         self.out, s = out, settings or RunSettings()
         stages.require_methods(s)
-        # The summary tells which it was.
-        self.settings = replace(s, transform=transform_of(s.estimator, s.transform).name)
+        # The summary tells which they were.
+        transform, policy = transform_of(s.estimator, s.transform).name, s.policy or POLICIES[s.world]
+        self.settings = replace(s, transform=transform, policy=policy)
         self.world: World = open_world(self.settings, grader)
-        self.policy = LocalPolicy.load(self.settings.policy)
+        writer, environment = LocalPolicy.load(self.settings.policy), self.world.environment
+        self.policy = writer if environment is None else Agent(writer, environment)
         if self.settings.surprise and not AutoConfig.from_pretrained(located(self.settings.policy)).tie_word_embeddings:
             what = f"the setting needs tied embeddings, and those of {self.settings.policy} are not tied"
             raise InputError(what, remedy="pass --no-surprise")
@@ -101,6 +104,7 @@ class Run:
         evaluation = self.folder.stage("evaluate", lambda: self._evaluate(held_out, trees, scorer))
         growing = DiscriminativeScorer.load(self.out / "model", cache_bytes="auto")
         search = self.folder.stage("search", lambda: self._search(growing))
+        acting = self.folder.stage("acting", lambda: self._acting(held_out)) if self.world.environment else None
         summary = {
             "schema": SCHEMA,
             "settings": asdict(self.settings),
@@ -111,6 +115,7 @@ class Run:
             "evaluate": evaluation,
             "search": search,
         }
+        summary |= {"acting": acting} if acting else {}
         write_json(self.out / "summary.json", summary)
         # The report shows trees that hold both right and wrong solutions.
         mixed = [tree for tree in trees if 0.3 <= np.nanmean(tree.outcomes) <= 0.7] if trees else []
@@ -265,6 +270,32 @@ class Run:
             accuracy = known_mean(right, self.key.fold("search", name))
             numbers[name] = {"accuracy": accuracy.to_json(), "bill": asdict(bill)}
         return numbers
+
+    def _acting(self, held_out: Sequence[Sequence[Trajectory]]) -> dict[str, Any]:
+        """Agents that are guided step by step, one a training seed, against the plain one: success and actions."""
+        s, key = self.settings, self.key.fold("acting")
+        plain = np.array([_share_right(group) for group in held_out])
+        executed = np.array([np.mean([int(t.action.sum()) for t in group]) if group else np.nan for group in held_out])
+        rows, actions = [], []
+        for seed, suffix in self._seeds.items():
+            scorer = DiscriminativeScorer.load(self.out / f"model{suffix}", cache_bytes="auto")
+            progress = self._progress(f"act{suffix}")
+            found = stages.guided(self.world.held_out, s, key.fold(seed), self._driver(scorer), progress)
+            rows.append([0.0 if one.answer is None else grade for one, grade in found])
+            chosen = [one.trajectories()[one.chosen] for one, _ in found if one.chosen >= 0]
+            actions.append(np.mean([int(t.action.sum()) for t in chosen]))
+        table = np.array(rows)
+        return {
+            "plain": {
+                "accuracy": known_mean(plain, key.fold("plain")).to_json(),
+                "actions": float(np.nanmean(executed)),
+            },
+            "guided": {
+                "accuracy": crossed_mean(table, key.fold("guided"), bounds=(0.0, 1.0)).to_json(),
+                "actions": float(np.mean(actions)),
+            },
+            "gain": crossed_mean(table - plain, key.fold("gain")).to_json(),
+        }
 
 
 def _with_scores(

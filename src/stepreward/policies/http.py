@@ -347,7 +347,8 @@ class HttpPolicy:
     def _note_repeats(self, prefix: Sequence[Step], made: Continuation) -> None:
         """Counts answers that begin as their prefix did, and warns where most do."""
         said = [step.text.strip() for step in prefix if step.kind == "action" and step.text.strip()]
-        if not said or not made.steps:
+        # Behind an observation a new answer begins: one that says the same again is no sign.
+        if not said or not made.steps or prefix[-1].kind == "observation":
             return
         repeats = made.steps[0].text.strip() in (said[0], said[-1])
         with self._lock:

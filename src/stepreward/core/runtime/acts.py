@@ -99,6 +99,9 @@ class Episodes(Protocol):
     def concurrency(self) -> int:
         """Batches that may run at the same time; 1 for an environment that computes here."""
 
+    def prepared(self, problem: Problem) -> Problem:
+        """The problem as the policy reads it, such as with the tools that it may call."""
+
     def act_many(self, questions: Sequence[Act]) -> list[Observation]:
         """Answers the questions, in order."""
 

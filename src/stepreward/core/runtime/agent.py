@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stepreward.core.runtime.acts import Episodes
 from stepreward.core.runtime.flows import (
@@ -73,6 +74,8 @@ class Agent:
 
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Like `propose`; the policy stops, if it can, once an answer is not wanted."""
+        prepared = {one.problem.id: self.environment.prepared(one.problem) for one in questions}
+        questions = [replace(one, problem=prepared[one.problem.id]) for one in questions]
         if isinstance(self.policy, Interruptible):
             return self.policy.propose_while(wanted, questions)
         return self.policy.propose(questions)
