@@ -30,8 +30,7 @@ several solutions once, with its exact error, sqrt(mean V (1 - V) / n); *error*,
 how it ends, if it knew every value beforehand, drew only rollouts that leave, and weighed steps by their probability:
 (sum over prefixes of sqrt(A))^2 / error^2, A being what one rollout leaves of the summed squared errors. An estimator
 that must find out where values are uncertain pays more; one that also knows which step a rollout leaves by, as
-`logprobs` do, may pay less. Spending by the uncertainty found so far was tried: what it saved at sure values it lost
-by stopping where the first rollouts happened to agree, which also biases."""
+`logprobs` do, may pay less."""
 
 
 def pooled(depth: int, fatal: bool, seeds: int, reference: int) -> dict[str, Any]:

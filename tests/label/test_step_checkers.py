@@ -22,6 +22,7 @@ from stepreward.core.runtime.flows import Score
 from stepreward.core.step_check import StepCheck
 from stepreward.core.table import read_table
 from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.environments.tools.shop import shop_problems
 from stepreward.score.tools.checker_scorer import CheckerScorer
 from stepreward.score.tools.equations import ToolScorer
 from stepreward.tasks.arithmetic import generate, solution
@@ -176,6 +177,7 @@ GIVEN = {
     "arithmetic": next(generate("train", 1)),
     "logic": Problem("p", "?", "PROVED", LOGIC),
     "sql": Problem("p", "?", "SELECT name FROM pets", DATABASE),
+    "shop": next(shop_problems(Key.seed(0))),
 }
 """Problems of checkers that need more than a text."""
 

@@ -121,7 +121,7 @@ def test_the_other_commands_run(folder: Path) -> None:
     learned = "--labelled labels/labels.parquet --solutions labels/labels.parquet --held-out-data kept.jsonl"
     assert ran(folder, f"rounds {learned} --rounds 2 --epochs 1 --out runs/rounds").returncode == 0
     assert ran(folder, "evaluate --data labels/labels.parquet --model tool --threshold 0.5 --json").returncode == 0
-    watched = ran(folder, "monitor fit labels/labels.parquet --reads turn --alpha 0.3 --out monitor")
+    watched = ran(folder, "monitor fit labels/labels.parquet --reads turn --alpha 0.2 --out monitor")
     assert watched.returncode == 0, watched.stderr
 
 

@@ -41,7 +41,7 @@ WORLD = EnumerableWorld(3, 3, seed=1)
 CHECKED = ("segment", "aggregate", "select", "calibrate", "loss", "credit", "shape", "search")
 BATCH_WIDE = {
     "reinforce++", "reinforce++-baseline", "lite-ppo", "gdpo", "ppo", "empg", "duration-aware", "batch-normal",
-    "istar-rloo",
+    "istar-rloo", "router-r1",
 }  # fmt: skip
 
 

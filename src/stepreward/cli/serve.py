@@ -15,8 +15,7 @@ from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.pipeline.compose import default_search
 from stepreward.serve.requests.reachable import KEYS, known_keys, require_keys
-from stepreward.serve.server_limits import Limits
-from stepreward.serve.service import OnStop
+from stepreward.serve.server_limits import Limits, OnStop
 from stepreward.tasks.graders import graders
 
 

@@ -35,7 +35,8 @@ def shared_rollouts(
 
     w_t is the share of the rollouts of prefix t that go on with the trajectory's next step, and V_{t+1} is measured
     with all rollouts of the longer prefix: unbiased. With `logprobs`, w_t is the policy's probability of that step, and
-    other next steps that two rollouts have count by theirs: unbiased too, and more exact.
+    other next steps that two rollouts have count by theirs: unbiased too where a rollout leaves, and more exact; where
+    none does, the value is that of the steps that are known. What `until_lost` infers may be too low.
 
     Args:
         trajectory: graded, or open.

@@ -1,11 +1,14 @@
-"""The server's limits."""
+"""The server's limits, and what it does where a monitor would stop a conversation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from stepreward.core.vocabulary import Count, Flag
+
+OnStop = Literal["tell", "answer", "refuse"]
+"""Answer it all the same and say so in a header; answer that it was stopped, without a call; or refuse it with 403."""
 
 
 @dataclass(frozen=True)

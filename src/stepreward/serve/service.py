@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -25,11 +25,9 @@ from stepreward.serve.admission import Admission
 from stepreward.serve.counters import Metrics
 from stepreward.serve.model_turns import Check, Turns, Watch
 from stepreward.serve.requests.http_errors import ApiError
-from stepreward.serve.server_limits import Limits
+from stepreward.serve.server_limits import Limits, OnStop
 
 T = TypeVar("T")
-OnStop = Literal["tell", "answer", "refuse"]
-"""Answer it all the same and say so in a header; answer that it was stopped, without a call; or refuse it with 403."""
 GRACE = 10.0
 """Seconds past a request's deadline for scoring its candidates; then it fails."""
 
