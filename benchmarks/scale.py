@@ -178,7 +178,7 @@ HEAD = """# Many workers
 
 Written by `python -m benchmarks.scale --write`; no number in a table is typed by hand. `label --estimator bisection`
 with 8 rollouts a prefix, {samples} solutions of each problem by the built-in policy, in parts of {problems_a_part}
-problems, by Ray workers on this machine: {cores} cores, load average {load:.1f} at the end, as others worked beside it.
+problems, by Ray workers on this machine: {cores} cores, load average {load:.1f} at the end.
 Models are loaded before the clock starts.
 
 ## Two workers against one
