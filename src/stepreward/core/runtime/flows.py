@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
-from stepreward.core.runtime.acts import Act, Observation
+from stepreward.core.runtime.acts import Act
 from stepreward.core.types import Problem, Step
 from stepreward.core.vocabulary import Flag
 
@@ -133,7 +133,6 @@ class Compare:
 
 
 Question = Propose | Score | Compare | Grade | Extract | Act
-Answer = list[Continuation] | NDArray[np.float64] | float | str | Observation | None
 Flow = Generator[Sequence[Question], list[Any], T]
 """Yields questions, receives their answers in order, returns a T."""
 
