@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -18,7 +19,7 @@ from stepreward.core.errors import InputError, PolicyError
 from stepreward.core.http.addresses import lasting, split_address
 from stepreward.core.http.client import ServerClient
 from stepreward.core.http.faults import PassingError
-from stepreward.core.http.routing import FAULTS, Route, Servers
+from stepreward.core.http.routing import FAULTS, Replica, Route, Servers
 from stepreward.core.http.server import Server
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
@@ -224,6 +225,26 @@ def test_a_server_that_is_down_is_left_alone_and_taken_back_when_it_answers(mode
     clock.now = 3.0
     with servers.one(Route("q")) as chosen:
         assert chosen is first
+
+
+def test_a_look_outlives_one_connection_that_the_server_had_closed() -> None:
+    broken = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    looks: list[httpx.TransportError | int] = []
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        look = looks.pop(0)
+        if isinstance(look, int):
+            return httpx.Response(look)
+        raise look
+
+    server = Server("http://127.0.0.1:1/v1", "m")
+    replica = Replica(server, httpx.Client(transport=httpx.MockTransport(answer)))
+    for given, up in (([broken, 200], True), ([broken, 503], False), ([broken, broken], False)):
+        looks[:] = given
+        assert (replica.answers(), looks) == (up, [])
+    looks[:] = [httpx.ConnectError("refused"), 200]
+    assert not replica.answers()
+    assert looks == [200]
 
 
 def test_faults_in_a_row_take_a_server_out_and_being_busy_does_not(models: list[Model]) -> None:

@@ -48,10 +48,15 @@ class Replica:
 
     def answers(self) -> bool:
         """Whether it answers anything but a fault of its own; the list of models is what every server has."""
-        try:
-            return self.client.get(self.server.at("v1/models"), timeout=LOOK_TIMEOUT).status_code < 500
-        except httpx.TransportError:
-            return False
+        for _ in range(2):
+            try:
+                return self.client.get(self.server.at("v1/models"), timeout=LOOK_TIMEOUT).status_code < 500
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # The server may have closed a connection that was kept; the second look has a new one.
+                continue
+            except httpx.TransportError:
+                return False
+        return False
 
 
 @dataclass
