@@ -223,6 +223,30 @@ def test_what_cannot_be_credited_is_a_clear_error(named: dict[str, Any], message
         trainer(tmp_path, **named).train()
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("late", [False, True], ids=["declared", "annealed"])
+def test_two_credits_are_added_as_declared(late: bool, tmp_path: Path) -> None:
+    given = {}
+    for name in ("grpo", "step-rloo", "both"):
+        named: dict[str, Any] = {"credit": name, "step_rewards": position}
+        if name == "both":
+            named["credit"] = {"terms": [{"credit": "grpo"}, {"credit": "step-rloo", "weight": 0.5}]}
+            if late:
+                named["credit_settings"] = {"term_weights": lambda update: (1.0, 2.0 / (update + 1))}
+        made = trainer(tmp_path, **named)
+        made.train()
+        given[name] = made.given["advantages"]
+    weight = 2.0 if late else 0.5
+    torch.testing.assert_close(given["both"], given["grpo"] + weight * given["step-rloo"], atol=1e-5, rtol=1e-5)
+
+
+def test_weights_of_rewards_that_a_sum_does_not_read_are_told(tmp_path: Path) -> None:
+    named = {"functions": [first, second], "settings": {"reward_weights": [2.0, 1.0]}}
+    with pytest.raises(InputError, match=r"does not read reward_weights.*gdpo\(weights"):
+        trainer(tmp_path, credit="gdpo + grpo", **named)
+    trainer(tmp_path, credit="gdpo(weights=[2, 1]) + grpo", functions=[first, second])
+
+
 def test_unknown_credit_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="grpo"):
         trainer(tmp_path, credit="grppo")

@@ -60,6 +60,20 @@ def test_trainings_are_measured_kept_and_not_done_again(model: str, tmp_path: Pa
         reinforce(tmp_path, replace(settings, learning_rate=0.1))
 
 
+def test_a_sum_of_credits_is_named_on_the_command_line(tmp_path: Path) -> None:
+    both = "rloo + 0*step-rloo(outcome_weight=0)"
+    small = "--seeds 1 --steps 2 --problems 2 --generations 2 --evaluate-every 1 --held-out 4 --samples 2 --rollouts 1"
+    done = CliRunner().invoke(
+        app, ["rl", "--credit", "rloo", "--credit", both, *shlex.split(small), "--out", str(tmp_path), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    made = json.loads(done.stdout)["credits"]
+    # Rollouts for the term that counts nothing change no weight of the policy.
+    assert made[both]["accuracy"] == made["rloo"]["accuracy"]
+    assert made[both]["objective"] == "none"
+    assert sorted(one.name[:4] for one in tmp_path.glob("rloo*.json")) == ["rloo", "rloo"]
+
+
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("learn", ["outcomes", "pairs", "one-pair"])
 def test_a_verifier_learns_beside_the_policy_from_its_folder_anew(learn: Any, tmp_path: Path) -> None:

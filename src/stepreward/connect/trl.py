@@ -16,13 +16,13 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from stepreward.connect.alarms import MEANINGS, HackingAlarms
 from stepreward.connect.completions import Ids, Mask, StepFinder, problem_of
 from stepreward.connect.step_data import DERIVED
-from stepreward.core.catalog import credit as credit_family
 from stepreward.core.catalog import shape as shape_family
 from stepreward.core.errors import InputError
 from stepreward.core.files.flat_data import NAMES, OF_TRAJECTORIES, RAGGED
 from stepreward.core.files.flat_data import numbers as read_numbers
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import Problem, Trajectory
+from stepreward.credit.combined import Declared, credit_of
 from stepreward.credit.outcome import MovingThreshold
 from stepreward.credit.tokens import to_tokens
 from stepreward.score.implicit import LanguageModel
@@ -114,7 +114,7 @@ class StepGRPOTrainer(GRPOTrainer):
     advantages; `process/alarm/...` is 1 where training looks hacked.
 
     Args:
-        credit: name in the family `credit`.
+        credit: name in the family `credit`, or a sum of several (`credit.combined.credit_of`).
         credit_settings: its hyper-parameters: values, or functions of the number of updates so far, as for annealing.
         shape: method of the family `shape` that rewrites step rewards first, from all data that there are.
         shape_settings: its hyper-parameters, as those of `credit`.
@@ -134,7 +134,7 @@ class StepGRPOTrainer(GRPOTrainer):
     def __init__(
         self,
         *arguments: Any,
-        credit: str = "grpo",
+        credit: Declared = "grpo",
         credit_settings: Mapping[str, Setting] | None = None,
         shape: str = "",
         shape_settings: Mapping[str, Setting] | None = None,
@@ -145,7 +145,7 @@ class StepGRPOTrainer(GRPOTrainer):
         alarms: HackingAlarms | None = None,
         **named: Any,
     ) -> None:
-        self.credit = credit_family[credit]
+        self.credit = credit_of(credit)
         self.credit_settings = dict(credit_settings or {})
         self.shape = shape_family[shape] if shape else None
         self.shape_settings = dict(shape_settings or {})
@@ -158,12 +158,17 @@ class StepGRPOTrainer(GRPOTrainer):
         missing = sorted(needed - OWN - self.sources.keys() - DERIVED.keys())
         if missing:
             raise InputError(
-                f"credit {credit!r}{f' and shape {shape!r} need' if shape else ' needs'} {', '.join(missing)}, for "
-                "which there is no source",
+                f"credit {self.credit.name!r}{f' and shape {shape!r} need' if shape else ' needs'} "
+                f"{', '.join(missing)}, for which there is no source",
                 remedy="pass step_rewards=" if missing == ["rewards"] else "pass step_data={name: source}",
             )
         self._needed, self.token_weights = needed, token_weights
         super().__init__(*arguments, **named)
+        # A sum of credits has weights of its own: a term that reads the parts of the reward states theirs.
+        unread = "components" in self.credit.data and "weights" not in self.credit.settings
+        if unread and bool((self.reward_weights != 1).any()):
+            what = f"credit {self.credit.name!r} does not read reward_weights"
+            raise InputError(what, remedy="give them as a setting of its term: gdpo(weights=[2, 1])")
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         self._finder = StepFinder(self._tokenizer, vocabulary, step_end, ends)

@@ -23,6 +23,7 @@ from stepreward.connect.engines.token_rewards import dense_credit
 from stepreward.core.catalog import credit
 from stepreward.core.errors import MissingDataError
 from stepreward.core.method import Method
+from stepreward.credit.combined import credit_of
 
 GIVEN = frozenset(("rewards", "outcome", "group", "offsets", "lengths"))
 """Data in verl's batches."""
@@ -98,7 +99,7 @@ def with_samples(theirs: Estimator) -> Estimator:
 
     def compute(*arguments: Any, config: Any = None, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
         name = _table(config).get("credit")
-        chosen = theirs if name is None else estimator(credit[name])
+        chosen = theirs if name is None else estimator(credit_of(name))
         return chosen(*arguments, config=config, **named)
 
     return compute

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from stepreward.connect.alarms import OnAlarm
-from stepreward.core.catalog import credit as credit_family
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap, paired_difference
 from stepreward.core.vocabulary import Count, Flag
+from stepreward.credit.combined import credit_of
 from stepreward.pipeline.run_report import INTERVAL, percent, points
 from stepreward.report.page import MISSING, Page, Section, Table
 from stepreward.report.svg import Series, curves
@@ -40,7 +40,8 @@ class ReinforceSettings:
         "pure",
         "prime",
     )
-    """Method of the family credit; may be repeated. The others are compared with the first."""
+    """Method of the family credit, or a sum such as "grpo + 0.5*step-rloo(outcome_weight=0)"; may be repeated. The
+    others are compared with the first."""
     model: str = ""
     """Step reward model, such as runs/demo/model; methods that read step rewards need one."""
     rollouts: Annotated[int, Flag(low=0)] = 0
@@ -107,7 +108,7 @@ def summarise(
         settings: what was done; its first credit is the one to compare with.
         objectives: what each credit climbs; the catalog's statements where None.
     """
-    stated = objectives or {name: credit_family[name].objective for name in settings.credits}
+    stated = objectives or {name: credit_of(name).objective for name in settings.credits}
     key = Key.seed(0).fold("reinforce", "summary")
     by_name = {name: [c for c in curves if c.credit == name] for name in settings.credits}
     base = by_name[settings.credits[0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,12 +21,12 @@ from stepreward.connect.online_reward_models import OnlineReward
 from stepreward.connect.trl import Source, StepGRPOTrainer, StepNumbers, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
 from stepreward.connect.trl_sources import RolloutValues
-from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.files.atomic_files import claim, locked_folder, read_object, write_json
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.credit.combined import credit_of
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise
 from stepreward.policies import loading
 from stepreward.policies.local import LocalPolicy
@@ -52,13 +54,13 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
         StoreError: the folder holds trainings of other settings, or cannot be written.
     """
     for name in settings.credits:
-        if "rewards" in credit_family[name].data and not settings.model and not settings.rollouts:
+        if "rewards" in credit_of(name).data and not settings.model and not settings.rollouts:
             what = f"credit {name!r} reads step rewards"
             raise InputError(what, remedy="pass --rollouts, or --model; `stepreward run` trains one")
     if settings.learn != "nothing":
         if not settings.model:
             raise InputError("a reward model that learns is missing", remedy="pass --model, or leave --learn out")
-        if idle := [name for name in settings.credits if "rewards" not in credit_family[name].data]:
+        if idle := [name for name in settings.credits if "rewards" not in credit_of(name).data]:
             what = f"credit {idle[0]!r} reads no step rewards, so that no reward model learns beside it"
             raise InputError(what, remedy="leave --learn out, or take other credits, such as --credit step-rloo")
         online_objective(settings.learn, load(settings.model))
@@ -79,7 +81,7 @@ def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress 
     plan = [(name, seed) for seed in range(settings.seeds) for name in settings.credits]
     curves: list[Curve] = []
     for done, (name, seed) in enumerate(plan):
-        path = out / f"{name}-{seed}.json"
+        path = out / f"{_file_name(name)}-{seed}.json"
         if path.is_file():
             curves.append(Curve(**read_object(path, remedy="delete this one file and run again")))
             continue
@@ -96,6 +98,12 @@ def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress 
     write_json(out / "reinforce.json", summary)
     write(build_page(summary), out / "reinforce.html")
     return summary
+
+
+def _file_name(credit: str) -> str:
+    """A credit's name as that of a file; sums hold signs that files must not have, and are told apart by a digest."""
+    plain = re.sub(r"[^\w.+-]", "_", credit)
+    return plain if plain == credit else f"{plain[:40]}-{hashlib.blake2b(credit.encode(), digest_size=4).hexdigest()}"
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -201,7 +209,7 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
 
 def _step_rewards(credit: str, settings: ReinforceSettings, scorer: Any, key: Key) -> StepNumbers | None:
     """Rewards of steps for a credit, None where it reads none; those of a model that learns are by its weights now."""
-    if "rewards" not in credit_family[credit].data:
+    if "rewards" not in credit_of(credit).data:
         return None
     if scorer is None:
         return _values(settings, key, before=False)
@@ -214,7 +222,7 @@ def _step_rewards(credit: str, settings: ReinforceSettings, scorer: Any, key: Ke
 
 def _step_data(credit: str, settings: ReinforceSettings, key: Key) -> dict[str, Source]:
     """What a credit reads beside rewards: values before each step, by rollouts."""
-    if "values" not in credit_family[credit].data or not settings.rollouts:
+    if "values" not in credit_of(credit).data or not settings.rollouts:
         return {}
     return {"values": _values(settings, key, before=True)}
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.connect.alarms import HackingAlarms
-from stepreward.core.catalog import credit
 from stepreward.core.errors import HackedError, InputError
 from stepreward.core.files.flat_data import NAMES, OF_TRAJECTORIES, numbers
+from stepreward.credit.combined import Declared, credit_of
 from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 from stepreward.formats.samples.step_rewards import VERSION
 
@@ -66,12 +66,12 @@ class StepCredit:
         credit = StepCredit("pure", {"temperature": 0.1})
 
     Args:
-        method: name in the family `credit`.
+        method: name in the family `credit`, or a sum of several (`credit.combined.credit_of`).
         settings: its hyper-parameters.
         alarms: watches every batch of a training for reward hacking; None watches nothing.
     """
 
-    method: str = "step-rloo"
+    method: Declared = "step-rloo"
     settings: Mapping[str, Any] = field(default_factory=dict)
     alarms: HackingAlarms | None = None
 
@@ -83,7 +83,7 @@ class StepCredit:
             UnknownNameError: no such method or setting.
             HackedError: an alarm is to stop the training.
         """
-        method = credit[self.method]
+        method = credit_of(self.method)
         if not rollouts:
             return []
         starts = np.cumsum([0, *(len(one.spans) for one in rollouts)])
