@@ -297,3 +297,24 @@ def test_label_and_search_on_the_command_line(tmp_path: Path) -> None:
         edits = [at for at, step in enumerate(row.steps) if '"edit"' in step.text]
         assert row.columns["value"][edits[0]] == row.outcome
     assert len([*stepreward.read(tmp_path / "found.jsonl")]) == 4
+
+
+@needs_sandbox
+def test_a_search_with_execution_takes_the_edit_that_passes(tmp_path: Path) -> None:
+    """Of the edits that are proposed at a turn, the one behind which tests pass is gone on with."""
+    file = tmp_path / "repositories.jsonl"
+    run = CliRunner().invoke(app, ["generate", "repositories", "--n", "1", "--out", str(file), "--set", "bug=operator"])
+    assert run.exit_code == 0, run.output
+    with serving(mending_agent(problems(1, bug="operator")[0])) as (address, _):
+        found = CliRunner().invoke(
+            app,
+            ["search", "--environment", "repository?diagnostics=false", "--problems", str(file), "--policy", address,
+             "--model", "executed", "--method", "greedy", "--width", "6", "--out", str(tmp_path / "found.jsonl"),
+             "--json"],
+        )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    assert told["accuracy"]["value"] == 1.0
+    rows = [*stepreward.read(tmp_path / "found.jsonl")]
+    (edit,) = (at for at, step in enumerate(rows[0].steps) if '"edit"' in step.text)
+    assert rows[0].columns["score"][edit] > 0.0, "the share of tests that pass has grown"

@@ -16,6 +16,7 @@ from stepreward.core.method import Method
 from stepreward.core.optional import optional
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
+from stepreward.core.runtime.executing import execution_of
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
 from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import SCORE, Problem, Provenance, Trajectory
@@ -254,8 +255,6 @@ def compose(
     for name in own:
         if name not in chosen.settings:
             raise UnknownNameError(f"setting of {search}", name, chosen.settings)
-    if "aggregate" in own:
-        aggregates[own["aggregate"]]
     scorers = list(score) if isinstance(score, Sequence) else [score]
     # Searches of these modules score solutions when they are whole; others also their beginnings.
     if not chosen.function.__module__.startswith(_OF_WHOLE) and any(
@@ -264,6 +263,11 @@ def compose(
         what = f"{search} scores solutions step by step, and this model reads them both ways, as a whole"
         raise InputError(what, remedy="take a search of whole samples, such as best-of-n")
     scorer = combined(scorers, combine=combine, doubt=doubt)
+    if execution_of(scorer) is not None and "aggregate" in chosen.settings:
+        # A sum of rewards so far is in the last score, whatever suits the scores of a reward model.
+        own = {"aggregate": (use_of(scorer) or ScoreUse()).aggregate, **own}
+    if "aggregate" in own:
+        aggregates[own["aggregate"]]
     return Solver(
         chosen, own, propose if expert is None else WithExpert(propose, expert), scorer, grader, judge,
         stop or Budget(), prices or Prices(), temperature, top_p,

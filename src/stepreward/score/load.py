@@ -21,10 +21,11 @@ from stepreward.score.tools.checker_scorer import CHECK, CheckerScorer
 if TYPE_CHECKING:
     import torch
 
+    from stepreward.score.executed import ExecutedScorer
     from stepreward.score.on_demand import ByRecipe, CalibratedScorer
 
     Bare = ByRecipe | CheckerScorer | GenerativeScorer | WithoutModel
-    Loaded = Bare | CalibratedScorer
+    Loaded = Bare | CalibratedScorer | ExecutedScorer
 
 
 class OpenPolicy(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
 from stepreward.environments.by_address import episodes_of
 from stepreward.policies.named import policy_at
+from stepreward.score.executed import with_execution
 from stepreward.score.load import load as load_scorer
 from stepreward.tasks.graders import grader_by_name
 
@@ -23,14 +25,15 @@ def load(name: str | Path, **options: Any) -> Loaded:
 
     Args:
         name: checkpoint folder, hub name, address `http://host/v1#MODEL`, `vllm:NAME`, or a scorer without weights:
-            `tool`, `random`, `length`, `position`, `constant`. The last need neither torch nor a download.
+            `tool`, `random`, `length`, `position`, `constant`. The last need neither torch nor a download. `executed`
+            scores an agent's actions by executing them (`score.executed`).
         options: of `stepreward.score.load.load`: `like`, `record`, `device`, `dtype`, `cache_bytes`, `calibrator`, ...
 
     Raises:
         InputError: a recipe is given for a scorer without weights.
         ModelError: there is no such checkpoint, it cannot be read, or an extra is not installed.
     """
-    return load_scorer(name, **{"open_policy": policy_at, **options})
+    return with_execution(name, partial(load_scorer, **{"open_policy": policy_at, **options}))
 
 
 def scorer_of(scorer: str | Path | Scorer) -> Scorer:

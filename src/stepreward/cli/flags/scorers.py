@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from stepreward.core.runtime.flows import Scorer
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.policies.named import policy_at
 from stepreward.score.ensemble import Combine, combined
+from stepreward.score.executed import with_execution
 from stepreward.score.load import load
 from stepreward.score.model.cache_memory import NO_CACHE, CacheSize, cache_size
 from stepreward.verbs.read_rows import rows_of
@@ -71,8 +73,8 @@ class RecipeFlags:
             if readout:
                 raise InputError("--user-pairs is the score of a user", remedy="pass it or --readout, not both")
             readout = on_demand.readout_of_pairs(rows_of(self.user_pairs, comparisons=True), model, device=self.device)
-        return load(
-            model,
+        how = partial(
+            load,
             like=self.like,
             record=self.record,
             readout=readout,
@@ -85,6 +87,7 @@ class RecipeFlags:
             answers=self.answers,
             open_policy=policy_at,
         )
+        return with_execution(model, how)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class EnsembleFlags:
     """One reward model or several, and how several become one."""
 
     model: tuple[str, ...] = ()
-    """Reward model: a folder, hub name, URL#NAME in a server, tool or check:NAME; several: an ensemble."""
+    """Reward model: a folder, hub name, URL#NAME in a server, tool, check:NAME or executed; several: an ensemble."""
     combine: Combine = "mean"
     """How an ensemble's scores become one; lower is the mean less --doubt deviations."""
     doubt: Annotated[float, Flag(low=0.0)] = 1.0

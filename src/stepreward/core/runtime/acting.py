@@ -105,6 +105,9 @@ class _Turns:
         for who, answer in zip(self._asked, answers, strict=False):
             if isinstance(who, int):
                 self._plain[who] = answer
+                own = self._own[who]
+                if isinstance(own, Act) and answer is not None:
+                    self._seen[_name(own)] = answer
             elif isinstance(who, Act):
                 if answer is not None:
                     self._seen[_name(who)] = answer

@@ -22,6 +22,8 @@ class Act:
 
     problem: Problem
     steps: tuple[Step, ...]
+    scores: bool = False
+    """Whether the answer scores the last step: a budget in samples or tokens that is used up does not refuse it."""
 
     @property
     def acts(self) -> bool:

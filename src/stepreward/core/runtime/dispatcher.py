@@ -11,16 +11,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
-from stepreward.core.errors import BudgetExhausted, SteprewardError, Unanswered
-from stepreward.core.runtime.acting import GradedEpisodes
+from stepreward.core.errors import BudgetExhausted, InputError, SteprewardError, Unanswered
+from stepreward.core.runtime.acting import GradedEpisodes, acting
 from stepreward.core.runtime.acts import Act, Episodes, Placed
 from stepreward.core.runtime.answer_log import AnswerLog, digest, keeps_grade
+from stepreward.core.runtime.executing import executed, execution_of
 from stepreward.core.runtime.flows import (
     Bill,
     Compare,
     Extract,
+    Flow,
     Grade,
     Graded,
     Grader,
@@ -38,6 +40,7 @@ from stepreward.core.runtime.flows import (
 from stepreward.core.runtime.queue import PendingQuestion, QuestionQueue
 from stepreward.core.runtime.running import QuestionPart, Round, RunningFlow, charge, charge_cached
 
+T = TypeVar("T")
 _ABSENT = object()
 _GRADERS = 4
 """Grades that run at once, where there are threads: a slow one delays no other."""
@@ -60,6 +63,25 @@ class Answerers:
         return self.policy.environment if isinstance(self.policy, Placed) else None
 
     @property
+    def scoring(self) -> Scorer | None:
+        """Who answers `Score`: the scorer, or the one beside execution."""
+        execution = execution_of(self.scorer)
+        return self.scorer if execution is None else execution.otherwise
+
+    def placed(self, flow: Flow[T]) -> Flow[T]:
+        """A flow as it is run: in the environment, if there is one.
+
+        Raises:
+            InputError: scores come of execution, and there is no environment.
+        """
+        execution = execution_of(self.scorer)
+        if execution is not None:
+            if self.environment is None:
+                raise InputError("scores by execution need an agent", remedy="pass --environment, or another scorer")
+            flow = executed(flow, execution.by, otherwise=execution.otherwise is not None)
+        return flow if self.environment is None else acting(flow)
+
+    @property
     def deciding(self) -> Grader | None:
         """Who grades: an environment what it can tell, and the grader what is left."""
         return self.grader if self.environment is None else GradedEpisodes(self.environment, self.grader)
@@ -72,7 +94,7 @@ class Answerers:
             return "grader", self.deciding
         if isinstance(question, Act):
             return "environment", self.environment
-        return ("scorer", self.scorer) if isinstance(question, Score) else ("judge", self.judge)
+        return ("scorer", self.scoring) if isinstance(question, Score) else ("judge", self.judge)
 
 
 class Dispatcher:
@@ -195,7 +217,7 @@ class Dispatcher:
             queue.close()
 
     def _open_queues(self, threads: bool) -> dict[type, QuestionQueue]:
-        policy, scorer, judge = self.answerers.policy, self.answerers.scorer, self.answerers.judge
+        policy, scorer, judge = self.answerers.policy, self.answerers.scoring, self.answerers.judge
         grader, environment = self.answerers.deciding, self.answerers.environment
         queues: dict[type, QuestionQueue] = {}
 

@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from stepreward.core.errors import SteprewardError
-from stepreward.core.runtime.acting import acting
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.dispatcher import Answerers, Dispatcher
 from stepreward.core.runtime.flows import (
@@ -168,8 +167,7 @@ class Driver:
                 elif active < self.window and dispatcher.hungry and (new := next(source, None)):
                     active += 1
                     index, flow = new
-                    flow = flow if self.answerers.environment is None else acting(flow)
-                    dispatcher.start(RunningFlow(flow, self.budget, self.clock(), index))
+                    dispatcher.start(RunningFlow(self.answerers.placed(flow), self.budget, self.clock(), index))
                 elif not dispatcher.answer_batch() and not failures and not dispatcher.ready:
                     return
         finally:
@@ -251,8 +249,7 @@ class ResidentDriver:
         if self._closing or not self.alive:
             raise SteprewardError("the driver is not running: enter it as a context first")
         future: Future[Finished[T]] = Future()
-        flow = flow if self._dispatcher.answerers.environment is None else acting(flow)
-        running = RunningFlow(flow, budget or Budget(), self._dispatcher.clock())
+        running = RunningFlow(self._dispatcher.answerers.placed(flow), budget or Budget(), self._dispatcher.clock())
         future.add_done_callback(partial(self._on_done, running))
         self._dispatcher.events.put(partial(self._enter, running, future))
         return future

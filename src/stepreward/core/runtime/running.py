@@ -220,15 +220,18 @@ class RunningFlow(Generic[T]):
         Only samples and actions are refused: what a flow has by then can still be scored, compared and graded.
         """
         proposed = [question for question in questions if isinstance(question, Propose) and question.n]
-        actions = sum(isinstance(question, Act) and question.acts for question in questions)
-        if not proposed and not actions:
+        acts = [question for question in questions if isinstance(question, Act) and question.acts]
+        if not proposed and not acts:
             return ""
+        actions = len(acts)
         if self.budget.actions is not None and self.actions + actions > self.budget.actions:
             return "actions"
         whole = 0 if all(q.partial for q in proposed) else sum(q.n for q in proposed)
         if self.budget.rollouts is not None and self.rollouts + whole > self.budget.rollouts:
             return "rollouts"
-        return self.limit_reached(clock, prices)
+        limit = self.limit_reached(clock, prices)
+        scoring = not proposed and all(act.scores for act in acts)
+        return "" if scoring and limit in ("rollouts", "tokens", "scored_tokens") else limit
 
     def _cost(self, prices: Prices) -> float:
         return prices.of(self.tokens, self.scored_tokens, self.expert_tokens, self.actions)

@@ -165,7 +165,8 @@ search.preset(
     of="dvts",
     paper="arXiv:2502.02584",
     note="Q-guided generation of an agent: at each turn the action of highest Q among those sampled, the scorer being "
-    "the Q network; a finished action competes by its score. Without the paper's paraphrased prompts",
+    "the Q network; a finished action competes by its score. In the released code it competes by the environment's "
+    "reward: take the scorer executed?model=MODEL. Without the paper's paraphrased prompts",
     trees=1,
     width=3,
     aggregate="last",
