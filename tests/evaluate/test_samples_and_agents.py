@@ -101,6 +101,11 @@ def test_three_labels_by_two_thresholds() -> None:
     # At or below the first threshold is wrong, above the second right: .1 wrong, .5 and .9 neutral.
     at = bench["agent-process-bench"].take(have, threshold=0.1, right_above=0.9).metrics
     assert (at["step_accuracy"].value, at["first_error_accuracy"].value) == (2 / 4, 1)
+    # One threshold for both: what is exactly there is neutral, so that labels are their own best scores.
+    gold = chat.with_columns({"score:v": chat.labels})
+    alone = {"scorer": RecordedScorer([gold], "v"), "data": [gold]}
+    assert {one.value for one in list(bench["agent-process-bench"].take(alone).metrics.values())[:3]} == {1.0}
+    assert bench["agent-process-bench"].take(have).metrics["silent"].value == 1 / 4
     with pytest.raises(ValueError, match="right_above must be at least threshold"):
         bench["agent-process-bench"].take(have, threshold=0.6, right_above=0.4)
     unrated = trace(0, [0.5], None)

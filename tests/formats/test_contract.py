@@ -26,7 +26,7 @@ from tests.effort import scaled
 
 from .examples import EXAMPLES, FOLDER
 
-JOINED = frozenset({"pool", "process-bench-scores"})
+JOINED = frozenset({"agent-process-bench-judge", "pool", "process-bench-scores"})
 """Formats of two files; their examples are rows as joined."""
 LOSSLESS = (
     "actprm", "bigbench-mistake", "comparisons", "er-prm", "implicit-prm", "masprm", "math-shepherd", "mp-bench",

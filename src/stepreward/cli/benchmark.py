@@ -24,7 +24,7 @@ from stepreward.core.http.addresses import without_secrets
 from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.runtime.made_in_parts import Engine
-from stepreward.core.types import Comparison, Trajectory
+from stepreward.core.types import Comparison, Trajectory, score_column
 from stepreward.evaluate.data.recipe_settings import by_recipe
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import STEP_LEVEL, RecordedScorer
@@ -55,7 +55,7 @@ def measure(
 
     Args:
         benchmark: registered name.
-        data: a file, or a folder whose files are the benchmark's subsets.
+        data: a file, or a folder whose files are the benchmark's subsets, or of such folders.
         scorers: names of baselines, of recorded verifiers, or checkpoints; all recorded ones where empty.
         settings: of the benchmark.
         reading: how the data are read; rows that cannot be read or scored are left out and counted, unless `strict`.
@@ -141,11 +141,16 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
     files = [data]
     if data.is_dir() and not is_saved(data) and not is_own_folder(data):
         endings = {".json", ".jsonl", ".parquet", ".gz"}
-        files = sorted(path for path in data.iterdir() if endings & {one.lower() for one in path.suffixes})
+        within = [
+            path for path in (*data.iterdir(), *data.glob("*/*")) if endings & {one.lower() for one in path.suffixes}
+        ]
+        # Folders in a folder are read where it holds no file itself, as a folder of judges does.
+        files = sorted([path for path in within if path.parent == data] or within)
     if not files:
         raise InputError("no file of data is here", source=data, remedy="pass .json, .jsonl or .parquet files")
     items: list[Any] = []
     places: dict[Any, Place] = {}
+    known: dict[Any, int] = {}
     for path in files:
         chosen = by_name(flags.form) if flags.form else detect(path)
         options = format_options(chosen, chosen.read, flags.read)
@@ -153,7 +158,9 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
         reading = reader(path, chosen.name, strict=flags.strict, **options)
         subset = path.name.split(".")[0]
         for item in reading:
-            items.append(_in_subset(item, subset))
+            item = _in_subset(item, subset)
+            if not _joined(items, known, item):
+                items.append(item)
             for one in item.candidates if isinstance(item, Comparison) else (item,):
                 places[one.problem.id, one.steps] = places[one.problem.id] = (path, reading.number)
         tell_left_out(unread(reading))
@@ -161,6 +168,18 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
     if not items:
         raise InputError("no row can be read", source=data, remedy="name its --format")
     return items, places
+
+
+def _joined(items: list[Any], known: dict[Any, int], item: Trajectory | Comparison) -> bool:
+    """Whether an attempt was read before with the scores of others: these are added to it, a file may be a judge's."""
+    if isinstance(item, Comparison) or not item.scores:
+        return False
+    of = item.problem.id, item.steps, item.facts["subset"]
+    at = known.setdefault(of, len(items))
+    if at == len(items) or item.scores.keys() & items[at].scores.keys():
+        return False
+    items[at] = items[at].with_columns({score_column(name): values for name, values in item.scores.items()})
+    return True
 
 
 def _in_subset(item: Trajectory | Comparison, subset: str) -> Trajectory | Comparison:

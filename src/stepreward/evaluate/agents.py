@@ -95,12 +95,13 @@ def agent_process_bench(
 ) -> BenchResult:
     """Labels every action right, neutral or wrong, and finds the first wrong one.
 
-    Scores above `threshold` and at most `right_above` are neutral; by default none is.
+    Scores above `threshold` and at most `right_above` are neutral. Where both are equal, as by default, only a score
+    that is exactly there is neutral: the verdict "neutral" of a judge, which is 1/2.
 
     Args:
         scorer: whose scores are measured.
         data: chats; labels are 1, 1/2 for neutral, and 0, and NaN where a message was not rated.
-        threshold: scores at or below it say "wrong".
+        threshold: scores at or below it say "wrong"; below it, where `right_above` is the same number.
         right_above: scores above it say "right"; at least `threshold`.
         seed: of the bootstrap over chats.
 
@@ -115,10 +116,12 @@ def agent_process_bench(
     if not rated.any():
         raise InputError("no message is rated", remedy="pass chats rated step by step")
     scores = step_scores(scorer, data)
-    said = np.where(scores <= threshold, 0.0, np.where(scores > right_above, 1.0, 0.5))
+    wrong = scores < threshold if threshold == right_above else scores <= threshold
+    said = np.where(wrong, 0.0, np.where(scores > right_above, 1.0, 0.5))
     said = np.where(np.isnan(scores) | ~rated, np.nan, said)
     match = (said == labels) & rated
-    counts = np.stack([match.sum(axis=1), rated.sum(axis=1)], axis=1).astype(np.float64)
+    silent = rated & np.isnan(said)
+    counts = np.stack([one.sum(axis=1) for one in (match, silent, rated)], axis=1).astype(np.float64)
     first = first_error(said, 0.0) == first_error(labels, 0.0)
     exact = (match == rated).all(axis=1)
     key = Key.seed(seed).fold("agent-process-bench")
@@ -126,14 +129,16 @@ def agent_process_bench(
     def measured(rows: Sequence[int], fold: Key) -> dict[str, Estimate]:
         pooled = bootstrap_sums(counts[rows], fold)
         return {
-            "step_accuracy": interval(ratio(pooled[:, 0], pooled[:, 1], empty=np.nan), len(rows)),
+            "step_accuracy": interval(ratio(pooled[:, 0], pooled[:, 2], empty=np.nan), len(rows)),
             "first_error_accuracy": proportion(int(first[rows].sum()), len(rows)),
             "exact": proportion(int(exact[rows].sum()), len(rows)),
+            "silent": interval(ratio(pooled[:, 1], pooled[:, 2], empty=np.nan), len(rows)),
         }
 
     protocol = (
         "Step accuracy is over all rated steps, pooled, in three classes; first_error_accuracy is about the first "
-        "wrong step exactly, or for none. Who scores nothing is right where there is no error. Bootstrap over chats."
+        "wrong step exactly, or for none. A step without a score (`silent`) is never right; who scores nothing is "
+        "right about the first error where there is none. Bootstrap over chats."
     )
     groups = {name: measured(rows, key.fold(name)) for name, rows in rows_by(data, "subset").items()}
     return BenchResult(

@@ -49,6 +49,29 @@ _PRM_BENCH: Mapping[str, tuple[float, float, float, float]] = {
     "Qwen2.5-Math-PRM-7B": (65.5, 52.1, 71.0, 75.5),
     "Qwen2.5-Math-PRM-72B": (68.2, 54.6, 73.9, 77.0),
 }
+_AGENT_PROCESS_BENCH: Mapping[str, tuple[float, ...]] = {
+    "GPT-5.2": (72.1, 69.6, 66.3, 54.4, 71.6, 52.8, 70.3, 56.4, 70.1, 58.3),
+    "GPT-5.2-Chat": (71.4, 70.0, 69.3, 58.0, 71.6, 58.0, 80.4, 58.4, 74.8, 61.1),
+    "DeepSeek-V3.2": (74.4, 65.2, 61.8, 48.0, 74.1, 50.0, 73.3, 57.6, 71.4, 55.2),
+    "Gemini-3-Flash-Preview": (76.7, 70.0, 73.8, 53.2, 77.6, 40.8, 81.2, 56.0, 78.3, 55.0),
+    "Kimi-K2.5": (71.7, 67.2, 61.4, 54.4, 75.3, 56.4, 73.0, 49.2, 71.4, 56.8),
+    "GPT-5.2-Thinking (medium)": (72.3, 73.2, 70.9, 58.8, 64.9, 44.4, 75.2, 53.6, 71.0, 57.5),
+    "DeepSeek-V3.2-Thinking": (70.4, 69.2, 60.2, 49.2, 75.3, 54.4, 77.2, 65.6, 72.8, 59.6),
+    "Gemini-3-Flash-Preview-Thinking": (75.8, 70.4, 79.7, 65.2, 81.8, 64.0, 83.4, 63.6, 81.6, 65.8),
+    "Kimi-K2.5-Thinking": (70.6, 68.4, 66.6, 58.0, 79.8, 57.6, 78.3, 65.6, 75.9, 62.4),
+    "Qwen3-4B": (58.6, 59.2, 35.8, 29.2, 65.0, 29.2, 57.9, 38.0, 55.9, 38.9),
+    "Qwen3-8B": (60.4, 57.2, 39.9, 32.0, 64.9, 30.8, 58.5, 42.8, 57.1, 40.7),
+    "Qwen3-4B-Instruct-2507": (66.6, 59.2, 44.0, 36.0, 65.8, 33.6, 59.2, 48.8, 58.9, 44.4),
+    "Qwen3-30B-A3B-Instruct-2507": (65.8, 54.4, 48.3, 35.2, 72.4, 36.4, 67.2, 49.6, 65.0, 43.9),
+    "Llama-3.1-8B-Instruct": (34.6, 53.6, 26.8, 31.2, 61.2, 28.8, 61.1, 47.2, 52.3, 40.2),
+    "Llama-3.2-3B-Instruct": (44.3, 58.4, 22.5, 27.6, 37.7, 23.6, 37.6, 40.4, 35.3, 37.5),
+    "Llama-3.3-70B-Instruct": (46.3, 60.0, 36.6, 30.8, 64.6, 30.8, 56.9, 46.8, 54.4, 42.1),
+    "Qwen3-4B-Thinking": (60.1, 56.0, 44.4, 39.6, 65.5, 33.2, 60.3, 47.6, 58.8, 44.1),
+    "Qwen3-8B-Thinking": (59.7, 58.0, 45.9, 41.2, 70.9, 38.8, 66.4, 46.0, 63.2, 46.0),
+    "Qwen3-4B-Thinking-2507": (66.9, 60.4, 41.9, 36.8, 65.4, 33.6, 63.0, 46.8, 60.0, 44.4),
+    "Qwen3-30B-A3B-Thinking-2507": (70.0, 64.8, 53.1, 46.4, 73.2, 35.2, 71.8, 61.6, 68.5, 52.0),
+}
+_AGENT_PROCESS_BENCH_ROWS: Mapping[str, int] = {"hotpotqa": 250, "gaia_dev": 250, "bfcl": 250, "tau2": 250, "": 1000}
 
 
 _PRM_BENCH_ROWS = 6211
@@ -69,6 +92,14 @@ def published(benchmark: str) -> Iterator[Published]:
             yield Published(benchmark, model, "", "prm_score", overall, _PRM_BENCH_ROWS, source)
             for group, value in zip(("simplicity", "soundness", "sensitivity"), by_group, strict=True):
                 yield Published(benchmark, model, "", group, value, _PRM_BENCH_ROWS, source)
+    elif benchmark == "agent-process-bench":
+        source = "arXiv:2603.14465, table of results"
+        for model, both in _AGENT_PROCESS_BENCH.items():
+            # Each data set's step accuracy, then its first-error accuracy.
+            pairs = zip(_AGENT_PROCESS_BENCH_ROWS.items(), both[::2], both[1::2], strict=True)
+            for (group, rows), steps, first in pairs:
+                yield Published(benchmark, model, group, "step_accuracy", steps, rows, source)
+                yield Published(benchmark, model, group, "first_error_accuracy", first, rows, source)
 
 
 def comparable(results: Sequence[BenchResult]) -> list[Published]:
