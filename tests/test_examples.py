@@ -106,6 +106,18 @@ def test_your_own_policy_draws_each_sample_from_its_own_key_and_keeps_to_the_lim
     assert all(one.truncated and not one.steps for one in asked(n=2, until="step", max_tokens=0))
 
 
+def test_let_an_agent_act(tmp_path: Path) -> None:
+    out = printed("let_an_agent_act", tmp_path)
+    values = [(float(a), float(b)) for a, b in re.findall(rf"value {NUMBER}, exactly {NUMBER}", out)]
+    assert 1 <= len(values) <= 4
+    # Four standard errors of a share over 400 rollouts.
+    assert max(abs(value - exact) for value, exact in values) <= 0.1
+    alone, found, actions = re.findall(rf"alone {NUMBER}, with execution {NUMBER} after {NUMBER} actions", out)[0]
+    # All of 16 episodes are equally likely, and 1, 2, 3, 6, 7 by two ways to 2 are the winning ones.
+    assert (float(alone), float(found)) == (0.12, 1.0)
+    assert int(actions) <= 32
+
+
 def test_check_equations(tmp_path: Path) -> None:
     out = printed("check_equations", tmp_path)
     assert re.findall(r"^(\d\.\d\d)  ", out, re.MULTILINE) == ["1.00", "0.00", "1.00", "0.80"]
