@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.prefix_names import prefix_of
 from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.runtime.agent import Agent
-from stepreward.core.runtime.answer_log import digest
+from stepreward.core.runtime.answer_log import AnswerLog, digest
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.executing import Measure
 from stepreward.core.runtime.flows import Budget, Flow, Score, Scored
@@ -144,6 +145,17 @@ def test_what_the_last_tokens_wrote_is_executed() -> None:
     assert found.stopped == "rollouts"
     assert not np.isnan(found.found.totals[found.found.chosen])
     assert len(ends(found.found.trajectories()[found.found.chosen].steps)) == 3
+
+
+def test_a_run_that_goes_on_executes_nothing_again(tmp_path: Path) -> None:
+    solver = compose(agent(), ExecutedScorer(), search="beam", beams=2, width=3)
+    bills = []
+    for _ in range(2):
+        with AnswerLog(tmp_path / "answers.sqlite") as log:
+            (found,) = solver.solve([TASK], log=log)
+        bills.append((found.bill.actions, found.bill.proposals, found.found.totals.tolist()))
+    assert bills[0][0] > 0
+    assert bills[1] == (0, 0, bills[0][2])
 
 
 def test_an_environment_without_rewards_is_told_of() -> None:
