@@ -89,8 +89,9 @@ def monitor(
     bounded: dict[str, Any] = {"guarantee": flags.guarantee, "confidence": flags.confidence}
     if flags.out is not None:
         made = fit_monitor(runs, scorer, **watched, **rate, warn=flags.warn, **bounded)
-        told = {"monitor": str(made.save(flags.out)), "alpha": made.alpha, "warn": made.warn, "can_stop": made.can_stop}
-        typer.echo(json.dumps({**told, **made.about})) if json_output else _say(made, told["monitor"])
+        saved = str(made.save(flags.out))
+        rates = {"alpha": made.alpha, "warn": made.warn, "can_stop": made.can_stop}
+        typer.echo(json.dumps({"monitor": saved, **rates, **made.about})) if json_output else _say(made, saved)
         return
     own = {"splits": flags.splits, **bounded} if flags.monitor is None else {}
     measured = evaluate_monitor(runs, flags.monitor, scorer, **watched, **rate, **own)

@@ -70,8 +70,8 @@ def relabel(flags: RelabelFlags, reading: ReadFlags, json_output: JsonFlag = Fal
     votes = [one.facts["votes"] for one in made if "votes" in one.facts] if flags.transform else []
     read, unread = (sum(one[part] for one in votes) for part in ("read", "unread"))
     if json_output:
-        told = {"votes_read": read, "votes_unread": unread} if votes else {}
-        typer.echo(json.dumps({"out": str(flags.out), "solutions": len(rows), "kept": len(made), **labels, **told}))
+        counted = {"votes_read": read, "votes_unread": unread} if votes else {}
+        typer.echo(json.dumps({"out": str(flags.out), "solutions": len(rows), "kept": len(made), **labels, **counted}))
     else:
         typer.echo(
             f"{flags.out}: {len(made):,} of {len(rows):,} solutions; {labels['labelled']:,} of {labels['steps']:,} "

@@ -236,14 +236,14 @@ def _tell(
     Raises:
         typer.Exit: some failed.
     """
-    told = _Summed(rows)
-    write(out, told, OWN, strict=True)
+    summed = _Summed(rows)
+    write(out, summed, OWN, strict=True)
     tell_left_out(failed)
-    bill, graded, unknown = told.bill, told.graded, told.unknown
+    bill, graded, unknown = summed.bill, summed.graded, summed.unknown
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {
         "out": str(out),
-        "problems": told.problems,
+        "problems": summed.problems,
         "failed": failed.total,
         "accuracy": accuracy,
         "ungraded": unknown,
@@ -258,7 +258,7 @@ def _tell(
     none = "none graded" if unknown or failed else "no references"
     right = none if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     right += f" ({unknown} could not be graded and count neither way)" if unknown else ""
-    typer.echo(f"{told.problems} problems in {out}: {right}; {bill.generated_tokens:,} tokens generated")
+    typer.echo(f"{summed.problems} problems in {out}: {right}; {bill.generated_tokens:,} tokens generated")
     if cut:
         typer.echo(cut)
     if used is not None:

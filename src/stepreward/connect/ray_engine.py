@@ -162,7 +162,7 @@ class RayWorkers:
             (answered,), _ = self._ray.wait([*self._busy], num_returns=1)
             job = self._busy.pop(answered)
             try:
-                made, told = self._ray.get(answered)
+                made, caught = self._ray.get(answered)
             except self._ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, Exception) else error) from None
             except self._ray.exceptions.RayError as error:
@@ -173,7 +173,7 @@ class RayWorkers:
                 continue
             self._never_loaded = 0
             self._idle.append(job.actor)
-            self._warn(told)
+            self._warn(caught)
             if job.number >= 0:
                 yield job.number, made
 
@@ -204,9 +204,9 @@ class RayWorkers:
     def _end(self, actor: Any) -> None:
         self._ray.kill(actor)
 
-    def _warn(self, told: Iterable[Warning]) -> None:
+    def _warn(self, caught: Iterable[Warning]) -> None:
         """Passes on what workers warn of, each text once."""
-        for one in told:
+        for one in caught:
             if (said := (type(one), str(one))) not in self._told:
                 self._told.add(said)
                 warnings.warn(one, stacklevel=2)
@@ -221,16 +221,16 @@ class _PartMaker:
 
     def load(self) -> tuple[None, list[Warning]]:
         """Loads models: after the start, so that errors are those of a call."""
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             self._work = self._build()
-        return None, [one.message for one in told if isinstance(one.message, Warning)]
+        return None, [one.message for one in caught if isinstance(one.message, Warning)]
 
     def make(self, part: Any) -> tuple[Any, list[Warning]]:
         """The result of a part, and what was warned of."""
         assert self._work is not None
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             made = self._work(part)
-        return made, [one.message for one in told if isinstance(one.message, Warning)]
+        return made, [one.message for one in caught if isinstance(one.message, Warning)]
 
 
 def _again(job: _Asked, error: Exception, never_loaded: int) -> _Asked:

@@ -1,7 +1,7 @@
 """Wrong steps made of right ones: by changing a number or an operator, or by a policy that is asked to write an error.
 
 A changed step may still be right. So a program must find the error, or rollouts must fail behind it, or the labels say
-that nothing confirmed it. What follows a changed step is left out: nobody knows whether it is right.
+that nothing confirmed it. What follows a changed step is left out: whether it is right is not known.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def planted_errors(
     usable = [at for at in range(end) if steps[at].kind == "action"] if trajectory.outcome > 0.5 else []
     every = [(at, kind) for at in usable for kind in KINDS]
     chosen = [every[i] for i in _order(key, trajectory, len(every))[:n]]
-    told = {"asked": len(chosen), "unread": 0, "unconfirmed": 0}
+    tally = {"asked": len(chosen), "unread": 0, "unconfirmed": 0}
     value, tried, right = np.full(len(steps), np.nan), np.zeros(len(steps)), np.zeros(len(steps))
     made, seen = list[tuple[tuple[Step, ...], float, int, int]](), set[tuple[int, str]]()
     try:
@@ -171,7 +171,7 @@ def planted_errors(
         for (at, kind), (answer,) in zip(chosen, answers, strict=True):
             wrong = _written("".join(step.text for step in answer.steps), steps[at], kind)
             if wrong is None or (at, wrong.text) in seen:
-                told["unread"] += 1
+                tally["unread"] += 1
                 continue
             seen.add((at, wrong.text))
             copy = (*steps[:at], wrong)
@@ -187,10 +187,10 @@ def planted_errors(
                 value[at] = right[at] / tried[at]
                 made.append((copy, won / of, of, won))
             else:
-                told["unconfirmed"] += 1
+                tally["unconfirmed"] += 1
     except BudgetExhausted:
         pass
-    return copies_tree(trajectory, value, made, {"planted": told}, tried, right)
+    return copies_tree(trajectory, value, made, {"planted": tally}, tried, right)
 
 
 def _require(trajectory: Trajectory) -> None:

@@ -68,9 +68,9 @@ def changed_lines(problem: Problem, key: Key, *, n: Count = 4, checker: str = "l
         tried += 1
         if value[at] == 1 and numbers_of(verdicts(checker, problem, copy))[at] == 0:
             made.append(copy)
-    told = {"planted": {"asked": tried, "unread": 0, "unconfirmed": tried - len(made)}}
+    tally = {"planted": {"asked": tried, "unread": 0, "unconfirmed": tried - len(made)}}
     own = Trajectory(problem, steps, 1.0)
-    return copies_tree(own, np.asarray(value), [(copy, 0.0, 0, 0) for copy in made], told)
+    return copies_tree(own, np.asarray(value), [(copy, 0.0, 0, 0) for copy in made], tally)
 
 
 def changes(line: str, known: Sequence[str]) -> Iterator[tuple[str, str]]:

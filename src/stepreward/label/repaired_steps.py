@@ -71,7 +71,7 @@ def repaired_steps(
         what = f"a solution of problem {problem.id!r} has no step, or no outcome"
         raise InputError(what, remedy="grade it first, or drop it")
     reference = problem.meta.get("solution", problem.reference)
-    told = {"asked": 0, "unread": 0, "unconfirmed": 0}
+    tally = {"asked": 0, "unread": 0, "unconfirmed": 0}
     value, tried, right = np.full(len(steps), np.nan), np.zeros(len(steps)), np.zeros(len(steps))
     made, seen = list[tuple[tuple[Step, ...], float, int, int]](), set[tuple[int, str]]()
     if trajectory.outcome <= 0.5:
@@ -81,17 +81,17 @@ def repaired_steps(
         with suppress(BudgetExhausted):
             (answers,) = yield [replace(question, n=tries)]
             for answer in answers:
-                told["asked"] += 1
+                tally["asked"] += 1
                 found = _read("".join(step.text for step in answer.steps), trajectory)
                 if found is None or (found[0], found[1].text) in seen:
-                    told["unread"] += 1
+                    tally["unread"] += 1
                     continue
                 at, new = found
                 seen.add((at, new.text))
                 drawn = yield from rollouts(problem, (*steps[:at], new), n, key, unfinished=unfinished)
                 of, won = count(drawn)
                 if not won:
-                    told["unconfirmed"] += 1
+                    tally["unconfirmed"] += 1
                     continue
                 made.append(((*steps[:at], new), won / of, of, won))
                 if at < len(steps) - 1 and not tried[at]:
@@ -100,7 +100,7 @@ def repaired_steps(
                     value[at] = right[at] / tried[at] if tried[at] else np.nan
                 elif at == len(steps) - 1:
                     value[at] = trajectory.outcome
-    return copies_tree(trajectory, value, made, {"repaired": told}, tried, right)
+    return copies_tree(trajectory, value, made, {"repaired": tally}, tried, right)
 
 
 def _asked(trajectory: Trajectory, reference: str, key: Key) -> Propose:

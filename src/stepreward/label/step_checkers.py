@@ -27,7 +27,7 @@ Unchecked = Literal["unknown", "right"]
 def checked(
     trajectory: Trajectory, *, checker: str = "equations", unchecked: Unchecked = "unknown"
 ) -> Flow[Trajectory]:
-    """Labels steps by what programs find in them; asks nobody, and needs no outcome.
+    """Labels steps by what programs find in them; asks no model, and needs no outcome.
 
         value = 0 if a checker finds an error in the step,  1 if none does and one says that it is right,  else NaN
 

@@ -82,22 +82,22 @@ def vote(
         what = f"share in [0, 1], about of {get_args(About)} and voters of {get_args(Voters)}"
         raise ValueError(f"expected {what}, got {share}, {about!r} and {voters!r}")
     said, unread, names = _read(trajectory, votes, threshold)
-    told = {"read": len(said), "unread": unread}
+    tally = {"read": len(said), "unread": unread}
     if voters == "majority":
         stated, said = _of_majority(said, trajectory)
-        told = {"read": stated, "unread": unread + told["read"] - stated, "agree": len(said)}
+        tally = {"read": stated, "unread": unread + tally["read"] - stated, "agree": len(said)}
     if about == "steps":
         made = _by_step(said, soft, share, least)
     else:
         firsts = _first_errors(said, trajectory)
         made, agree = _by_first_error(firsts, trajectory, soft, share, least)
         missing = len(said) - len(firsts)
-        told = {"read": told["read"] - missing, "unread": told["unread"] + missing, "agree": agree}
+        tally = {"read": tally["read"] - missing, "unread": tally["unread"] + missing, "agree": agree}
     name = "outcome-vote" if about == "steps" and voters == "majority" else f"{about.removesuffix('s')}-vote"
     labelled = rewritten(trajectory, name, made, after_error, made)
     judges = [one.settings.get("scorer", one.estimator) for one in trajectory.provenance if set(one.what) & set(names)]
     by = Provenance(name, policy="; ".join(judges), settings={"votes": names})
-    return replace(labelled, facts={**labelled.facts, "votes": told}).with_columns({LABEL: labelled.labels}, by)
+    return replace(labelled, facts={**labelled.facts, "votes": tally}).with_columns({LABEL: labelled.labels}, by)
 
 
 def _of_majority(said: Floats, trajectory: Trajectory) -> tuple[int, Floats]:
@@ -114,7 +114,7 @@ def _first_errors(said: Floats, trajectory: Trajectory) -> list[int]:
     found = [int(first_error(one, 0.0)) for one in said]
     whole = [not np.isnan(one[trajectory.action]).any() for one in said]
     # A vote that stopped early without an error says nothing of what comes after.
-    return [at if at >= 0 else len(trajectory) for at, told in zip(found, whole, strict=True) if at >= 0 or told]
+    return [at if at >= 0 else len(trajectory) for at, read in zip(found, whole, strict=True) if at >= 0 or read]
 
 
 def _by_first_error(

@@ -105,7 +105,7 @@ class InterventionTable:
     uses: float
     """Expected questions by the fitted chain."""
     without: float
-    """Expected outcome where nobody is asked."""
+    """Expected outcome without a question."""
 
     def asks(self, step: int, score: float) -> bool:
         """Whether to ask after so many steps, the last of which has this score, NaN where there is none."""

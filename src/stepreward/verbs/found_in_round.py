@@ -61,7 +61,7 @@ class Finder:
             last: folder of the last round's model; None in the first round.
             seed: of all samples and rollouts of the round.
         """
-        s, failed, told = self.settings, Failures(), dict[str, Any]()
+        s, failed, report = self.settings, Failures(), dict[str, Any]()
         assert self.policy is not None
         method = estimate[s.estimator_of(last is not None)]
         items: Sequence[Any] = problems
@@ -70,7 +70,7 @@ class Finder:
         elif s.label_by not in ROLLED or "trajectory" in method.data:
             temperature = None
             if s.temperatures:
-                temperature, told = self._best_temperature(problems[: s.tried], place, last, seed)
+                temperature, report = self._best_temperature(problems[: s.tried], place, last, seed)
             items, unsampled, _ = sample_solutions(
                 problems, s.samples, seed, place, self.policy, self.grader, self.tell, temperature=temperature
             )
@@ -81,11 +81,11 @@ class Finder:
             rows, _ = grade_solutions(items, place, self.grader)
         elif s.label_by == "ranks" and last is not None:
             rows = self._ranked(items, last)
-            told = {**told, "graded_alike": agreement(rows)}
+            report = {**report, "graded_alike": agreement(rows)}
         else:
             rows = [*items] if last is None else self.sure(items, last)
         warn_of_failures(failed, "could not be sampled or labelled")
-        return rows, told
+        return rows, report
 
     def _searched(
         self, problems: Sequence[Problem], place: Path, last: Path, seed: int, failed: Failures

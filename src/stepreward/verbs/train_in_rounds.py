@@ -237,7 +237,7 @@ class _Job:
 
     def _label(self, seed: int, number: int, problems: Sequence[Problem]) -> dict[str, Any]:
         """Writes the solutions that the round adds, with their labels, if there is something to learn from them."""
-        place, made, told = self._place(seed, number), {}, dict[str, Any]()
+        place, made, report = self._place(seed, number), {}, dict[str, Any]()
         taught = self._taught_in(seed, number - 1) if number > 1 else 0
         last = self._place(seed, taught) / "model" if taught else None
         if not problems and number - 1 > taught > 0:
@@ -246,11 +246,11 @@ class _Job:
         if self.settings.solutions is not None and last is not None:
             made["pseudo"] = self.finder.sure([*rows_of(self.settings.solutions)], last)
         if problems and (last is not None or self.settings.label_by not in BY_MODEL):
-            made["sampled"], told = self.finder.find(problems, place, last, self._key(seed, number))
+            made["sampled"], report = self.finder.find(problems, place, last, self._key(seed, number))
         counts = {}
         for name, rows in made.items():
             kept = self._kept(rows)
-            counts[name] = _counts(kept) | {"found": len(rows)} | (told if name == "sampled" else {})
+            counts[name] = _counts(kept) | {"found": len(rows)} | (report if name == "sampled" else {})
             if teach_something(kept, self.training.loss()):
                 write_table(place / f"{name}.parquet", kept)
             else:
@@ -266,8 +266,8 @@ class _Job:
         scores = np.concatenate([one.column("score")[one.action] for one in kept])
         if np.isfinite(scores).any() and all(np.isnan(one.labels).all() for one in kept):
             low, high = np.nanmin(scores), np.nanmax(scores)
-            told = f"the last model is sure of none of {scores.size:,} steps"
-            return f"{told}, its scores are from {low:.3g} to {high:.3g} (--set above=, --set below=)"
+            known = f"the last model is sure of none of {scores.size:,} steps"
+            return f"{known}, its scores are from {low:.3g} to {high:.3g} (--set above=, --set below=)"
         return f"{self.training.objective} finds nothing to learn from in {len(kept):,} solutions"
 
     def _kept(self, rows: Sequence[Trajectory]) -> list[Trajectory]:

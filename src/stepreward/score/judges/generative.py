@@ -68,8 +68,8 @@ class GenerativeScorer(ShortCall):
         self.policy, self.judge, self.n, self.chooser = policy, judge, n, chooser
         self.key = key or Key.seed(0)
         weighed = "" if chooser is None else ", weighed"
-        told = ", shown the reference" if judge.sees_reference else ""
-        self.name = f"{policy.name} as {judge.name}, {n} answers, key {self.key.bits:x}{weighed}{told}"
+        with_reference = ", shown the reference" if judge.sees_reference else ""
+        self.name = f"{policy.name} as {judge.name}, {n} answers, key {self.key.bits:x}{weighed}{with_reference}"
         # A server takes each request alone, and many at once: full batches, so that the slowest keeps few waiting.
         self.batch_size = max(1, max(policy.batch_size, _OPEN * policy.concurrency) // n)
 

@@ -25,8 +25,8 @@ def monitor_routes(service: Service, monitor: Monitor) -> APIRouter:
 
     @router.get("/v1/monitor", responses=ANSWERS, summary="What watches, and at which rates of false alarms")
     async def about() -> dict[str, Any]:
-        told = {name: getattr(monitor, name) for name in ("alpha", "warn", "guarantee", "column")}
-        return {"object": "monitor", **told, "can_stop": monitor.can_stop, "about": dict(monitor.about)}
+        settings = {name: getattr(monitor, name) for name in ("alpha", "warn", "guarantee", "column")}
+        return {"object": "monitor", **settings, "can_stop": monitor.can_stop, "about": dict(monitor.about)}
 
     @router.post("/v1/monitor", responses=ANSWERS, summary="Whether a run should go on after one more turn")
     async def judge(body: MonitorRequest, request: Request) -> dict[str, Any]:
