@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.pipeline.compose import compose
     from stepreward.pipeline.export_model import export
     from stepreward.score.monitor.run_monitor import Monitor
+    from stepreward.verbs.compare_agents import compare_agents
     from stepreward.verbs.credit_steps import credit
     from stepreward.verbs.evaluate_scorer import evaluate
     from stepreward.verbs.label_rows import label
@@ -38,9 +39,9 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.verbs.view_run import view
 
 __all__ = [
-    "Key", "Monitor", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "evaluate",
-    "evaluate_monitor", "export", "fit_monitor", "grader", "label", "load", "methods", "policy", "read", "rounds",
-    "score", "search", "serve", "testing", "train", "view", "write",
+    "Key", "Monitor", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compare_agents", "compose", "credit",
+    "evaluate", "evaluate_monitor", "export", "fit_monitor", "grader", "label", "load", "methods", "policy", "read",
+    "rounds", "score", "search", "serve", "testing", "train", "view", "write",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

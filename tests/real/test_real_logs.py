@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import stepreward
 from stepreward import formats
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -76,3 +77,40 @@ def test_preferences_have_one_better_side(folder: str) -> None:
         items = list(formats.read_comparisons(path, strict=True))
         assert len(items) == len(raw(path))
         assert all(sorted(item.preferred) == [0, 1] for item in items)
+
+
+def test_two_agents_on_hotpotqa_compared_as_the_raw_rewards_say() -> None:
+    large, small = (next((DATA / "hotpotqa_react").glob(f"*llama-2-{size}*")) for size in ("13b", "7b"))
+    made = stepreward.compare_agents(large, small)
+    rewards = [{row["id"]: float(row["reward"]) for row in raw(path)} for path in (large, small)]
+    ids = [name.removeprefix("fire-act-") for name in made.problems]
+    differences = np.array([rewards[0][name] - rewards[1][name] for name in ids])
+    outcome = made.measures["outcome"]
+    assert outcome.difference.value == pytest.approx(differences.mean())
+    assert (outcome.higher, outcome.lower) == ((differences > 0).sum(), (differences < 0).sum())
+    # The same interval by the normal approximation of the paired differences.
+    half = 1.96 * differences.std(ddof=1) / len(ids) ** 0.5
+    assert outcome.difference.high - outcome.difference.low == pytest.approx(2 * half, rel=0.08)
+
+
+def test_trials_of_tau_bench_are_one_problem_each() -> None:
+    path = DATA / "tau_bench" / "gpt-4o-airline.jsonl.gz"
+    items = list(formats.read(path, strict=True))
+    halves = [[one for one in items if one.facts["trial"] % 2 == odd] for odd in (0, 1)]
+    made = stepreward.compare_agents(*halves)
+    assert (len(made.problems), made.runs) == (50, (100, 100))
+    # The simulated user's words differ from trial to trial, so the text is another, and the task is the same.
+    assert made.other_text > 40
+    outcome = made.measures["outcome"].difference
+    assert outcome.low < 0 < outcome.high
+    seeded = stepreward.compare_agents(items, [*reversed(items)], seeds="trial")
+    assert len(seeded.seeds) == 4
+    assert seeded.measures["outcome"].difference.value == 0
+
+
+@pytest.mark.parametrize("name", ["swe_agent", "inspect_logs", "webshop_react"])
+def test_any_log_is_compared_with_itself(name: str) -> None:
+    for path in sorted((DATA / name).glob("*[lz]"))[:6]:
+        made = stepreward.compare_agents(path, path)
+        assert all(one.difference.value == 0 for one in made.measures.values())
+        assert made.measures["actions"].a.value > 0

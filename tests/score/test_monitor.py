@@ -14,13 +14,14 @@ from tests.score.agent_runs import made_runs
 import stepreward
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.measure.false_alarms import AlarmBound
+from stepreward.core.measure.step_usage import tokens_of
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.segment.tool_calls import calling_step
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.monitor.monitor_fit import fitted, sides
 from stepreward.score.monitor.run_monitor import Monitor
 from stepreward.score.monitor.statistic import Statistic, chosen, learned
-from stepreward.score.monitor.turn_signals import SIGNALS, AgentTurn, TurnSignals, agent_turns, signals_of, tokens_of
+from stepreward.score.monitor.turn_signals import SIGNALS, AgentTurn, TurnSignals, agent_turns, signals_of
 from stepreward.score.monitor.watched_runs import watched_runs
 
 TASK = Problem("p", "Find the key.")

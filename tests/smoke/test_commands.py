@@ -123,6 +123,7 @@ def test_the_other_commands_run(folder: Path) -> None:
     assert ran(folder, "evaluate --data labels/labels.parquet --model tool --threshold 0.5 --json").returncode == 0
     watched = ran(folder, "monitor fit labels/labels.parquet --reads turn --alpha 0.2 --out monitor")
     assert watched.returncode == 0, watched.stderr
+    assert ran(folder, "compare labels/labels.parquet labels/labels.parquet --model tool").returncode == 0
 
 
 def test_serve_answers_clients_of_openai_and_ends_at_sigterm(folder: Path) -> None:

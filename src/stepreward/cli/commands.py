@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stepreward.cli.search import search as search
     from stepreward.cli.serve import serve as serve
     from stepreward.cli.train import train as train
+    from stepreward.cli.two_agents import compare as compare
     from stepreward.cli.view import view as view
 
 _imported = on_demand(__file__)
@@ -51,6 +52,9 @@ COMMANDS = {
     "search": "Search for solutions; a row of the table for each candidate, with the bill in that of the chosen one.",
     "evaluate": (
         "Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions."
+    ),
+    "compare": (
+        "Compare two agents on the same problems: success, step scores, actions, tokens, cost, with paired intervals."
     ),
     "monitor": "Watch agents: after each turn continue, warn or stop, at a stated rate of false alarms.",
     "rounds": "Train in rounds, each on what the model before found or labelled; shows a held-out curve, and resumes.",

@@ -91,7 +91,13 @@ def resampled_means(values: ArrayLike, draws: int, key: Key, *, cells: int = 1 <
 
 
 def percentile_interval(
-    value: float, drawn: Floats, n: int, *, bounds: tuple[float, float] | None = (0.0, 1.0), confidence: float = 0.95
+    value: float,
+    drawn: Floats,
+    n: int,
+    *,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    confidence: float = 0.95,
+    expanded: bool = False,
 ) -> Estimate:
     """A number with the percentile interval of its bootstrap draws; widened where the draws all agree.
 
@@ -105,6 +111,8 @@ def percentile_interval(
         n: independent units.
         bounds: lowest and highest value of one unit; None, or a value outside, widens nothing.
         confidence: nominal coverage.
+        expanded: for few units. Draws of n units vary less than units do, by (n - 1) / n, and as if their variance were
+            known: the tails are Phi(-sqrt(n / (n - 1)) t), t the quantile of Student's distribution with n - 1 degrees.
     """
     real = drawn[~np.isnan(drawn)]
     if not real.size:
@@ -113,6 +121,8 @@ def percentile_interval(
         unlike = float(wilson(0, n, confidence=confidence)[1])
         return Estimate(float(value), value - unlike * (value - bounds[0]), value + unlike * (bounds[1] - value), n)
     tail = (1 - confidence) / 2
+    if expanded and n > 1:
+        tail = float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1)))
     low, high = np.quantile(real, [tail, 1 - tail])
     return Estimate(float(value), float(low), float(high), n)
 
@@ -125,6 +135,7 @@ def bootstrap(
     draws: int = 2000,
     bounds: tuple[float, float] | None = (0.0, 1.0),
     confidence: float = 0.95,
+    expanded: bool = False,
 ) -> Estimate:
     """Percentile bootstrap over independent units (Efron 1979).
 
@@ -135,6 +146,7 @@ def bootstrap(
         draws: resamples.
         bounds: lowest and highest value of the statistic, for samples without variation (`percentile_interval`).
         confidence: nominal coverage.
+        expanded: for few units (`percentile_interval`).
 
     Returns:
         The statistic of the units as given, with its interval.
@@ -149,7 +161,7 @@ def bootstrap(
     plain = statistic is None and values.ndim == 1
     drawn = resampled_means(values, draws, key) if plain else of(values[resamples(len(values), draws, key)])
     value = float(of(values[None])[0])
-    return percentile_interval(value, drawn, len(values), bounds=bounds, confidence=confidence)
+    return percentile_interval(value, drawn, len(values), bounds=bounds, confidence=confidence, expanded=expanded)
 
 
 def known_mean(outcomes: ArrayLike, key: Key) -> Estimate:

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -56,8 +55,6 @@ _REGRET = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w+")
-_WRITTEN = ("completion_tokens", "output_tokens", "completion", "output")
-"""Names of the tokens written, in the usage that providers report."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,12 @@ def agent_turns(steps: Sequence[Step]) -> list[AgentTurn]:
     starts = [place for place, step in enumerate(steps) if step.kind == "action"]
     ends = [*starts[1:], len(steps)][: len(starts)]
     return [AgentTurn(steps[a], tuple(steps[a + 1 : b]), a, b) for a, b in zip(starts, ends, strict=True)]
+
+
+def is_failed(answers: Sequence[Step]) -> bool:
+    """Whether what an action was answered is marked as an error, or speaks of one."""
+    answer = "\n".join(step.text.strip() for step in answers)
+    return any(step.meta.get("is_error") is True for step in answers) or _ERROR.search(answer) is not None
 
 
 class TurnSignals:
@@ -104,7 +107,7 @@ class TurnSignals:
         said = "\n".join(map(spelled, calls)) if calls else " ".join(action.text.lower().split())
         words = frozenset(one[0][:_LETTERS] for one in islice(_WORD.finditer(action.text.lower()), _WORDS))
         both = words | self._before
-        failed = any(step.meta.get("is_error") is True for step in turn.answers) or _ERROR.search(answer) is not None
+        failed = is_failed(turn.answers)
         self._streak = self._streak + 1 if failed else 0
         length = float(np.log1p(len(action.text)))
         now = {
@@ -175,13 +178,3 @@ def signals_of(turns: Iterable[AgentTurn], scores: Iterable[float]) -> Floats:
     made = TurnSignals()
     rows = [made.after(turn, score) for turn, score in zip(turns, scores, strict=True)]
     return np.array(rows, np.float64).reshape(-1, len(SIGNALS))
-
-
-def tokens_of(step: Step) -> float:
-    """Tokens that the policy wrote in an action, by their ids, log-probabilities or the log's usage; NaN if unknown."""
-    usage: Any = step.meta.get("usage")
-    recorded = step.tokens if step.tokens is not None else step.logprobs
-    if recorded is not None:
-        return float(len(recorded))
-    counts = usage if isinstance(usage, Mapping) else {}
-    return next((float(counts[name]) for name in _WRITTEN if isinstance(counts.get(name), int | float)), float("nan"))

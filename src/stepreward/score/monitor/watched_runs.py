@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
+from stepreward.core.measure.step_usage import tokens_of
 from stepreward.core.types import Floats, Trajectory
-from stepreward.score.monitor.turn_signals import AgentTurn, agent_turns, signals_of, tokens_of
+from stepreward.score.monitor.turn_signals import AgentTurn, agent_turns, signals_of
 
 Good = Literal["success", "before-error"]
 """Which alarms are false: any in a run that succeeded, or those before the first wrong step of a run."""
