@@ -124,6 +124,7 @@ def test_the_other_commands_run(folder: Path) -> None:
     watched = ran(folder, "monitor fit labels/labels.parquet --reads turn --alpha 0.2 --out monitor")
     assert watched.returncode == 0, watched.stderr
     assert ran(folder, "compare labels/labels.parquet labels/labels.parquet --model tool").returncode == 0
+    assert ran(folder, "blame soft.parquet --out blame.jsonl").returncode == 0
 
 
 def test_serve_answers_clients_of_openai_and_ends_at_sigterm(folder: Path) -> None:

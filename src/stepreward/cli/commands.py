@@ -14,6 +14,7 @@ from stepreward.cli.flags.from_dataclasses import with_flags
 from stepreward.core.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from stepreward.cli.blame import blame as blame
     from stepreward.cli.convert import convert as convert
     from stepreward.cli.doctor.command import doctor as doctor
     from stepreward.cli.evaluate import evaluate as evaluate
@@ -57,6 +58,7 @@ COMMANDS = {
         "Compare two agents on the same problems: success, step scores, actions, tokens, cost, with paired intervals."
     ),
     "monitor": "Watch agents: after each turn continue, warn or stop, at a stated rate of false alarms.",
+    "blame": "Say which agent lost a trace and at which turn, and what each agent's turns are worth.",
     "rounds": "Train in rounds, each on what the model before found or labelled; shows a held-out curve, and resumes.",
     "rl": (
         "Train the policy with TRL under several step credits and compare their learning curves; needs the extra `trl`."

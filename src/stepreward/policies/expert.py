@@ -79,14 +79,25 @@ class WithExpert:
             sent = [questions[i] for i in own]
             if not sent:
                 continue
-            # Positions are among the questions sent to this policy; `wanted` counts those of the caller.
-            if isinstance(policy, Interruptible):
-                made = policy.propose_while(partial(_wanted_at, wanted, own), sent)
-            else:
-                made = policy.propose(sent)
-            for i, answer in zip(own, made, strict=True):
+            for i, answer in zip(own, asked(policy, sent, wanted, own), strict=True):
                 answers[i] = answer
         return answers
+
+
+def asked(
+    policy: Policy, sent: Sequence[Propose], wanted: Wanted, positions: Sequence[int]
+) -> list[list[Continuation]]:
+    """A policy's answers to some of a batch's questions; it stops, if it can, once an answer is not wanted.
+
+    Args:
+        policy: who answers.
+        sent: the questions for it.
+        wanted: of the whole batch.
+        positions: of the sent ones in the batch.
+    """
+    if isinstance(policy, Interruptible):
+        return policy.propose_while(partial(_wanted_at, wanted, positions), sent)
+    return policy.propose(sent)
 
 
 def _wanted_at(wanted: Wanted, positions: Sequence[int], position: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from stepreward.core.optional import VLLM
 from stepreward.core.runtime.flows import Policy
 from stepreward.core.settings_text import json_object
 from stepreward.policies import on_demand
+from stepreward.policies.crew import crew_at
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.model_sources import resolve
 from stepreward.policies.vllm_policy import VllmPolicy
@@ -62,6 +64,8 @@ _FORMS = {
     _name_pairs: "FIELD:OTHER pairs with commas between, or FIELD: to leave one out", json_object: "a JSON object",
     _boolean: "true or false", int: "a whole number", float: "a number",
 }  # fmt: skip
+CREW = "crew:"
+"""What the address of several agents begins with."""
 _CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
 
 
@@ -71,7 +75,8 @@ def policy_at(
 ) -> Policy:  # fmt: skip
     """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
 
-    Several servers of one model are `URL#MODEL,URL#MODEL`.
+    Several servers of one model are `URL#MODEL,URL#MODEL`. Several agents over one trace are `crew:FILE.json` or
+    `crew:AGENT=POLICY;AGENT=POLICY` (`policies.crew`).
 
     Settings may follow: `URL#MODEL?endpoint=completions&temperature=0.7`, `NAME?separator=\\n\\n`,
     `vllm:NAME?engine={"dtype": "float32"}` for arguments of the engine. `body={...}`, or
@@ -93,6 +98,12 @@ def policy_at(
         UnknownNameError: there is no such setting.
         ModelError: the model cannot be loaded.
     """
+    if source.startswith(CREW):
+        if settings:
+            what = f"{next(iter(settings))} is a setting of one policy, and a crew has several"
+            raise InputError(what, remedy="write it into the addresses of its agents")
+        how: dict[str, Any] = {"concurrency": concurrency, "raw": raw, "dtype": dtype, "patience": patience}
+        return crew_at(source.removeprefix(CREW), partial(policy_at, **how))
     bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
     if not source.startswith(("http://", "https://")):
         return _loaded(source, bare, dtype, settings)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepreward.core.runtime.acts import Environment, Episodes
-from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
 from stepreward.environments.by_address import episodes_of
+from stepreward.policies.crew import placed
 from stepreward.policies.named import policy_at
 from stepreward.score.executed import with_execution
 from stepreward.score.load import load as load_scorer
@@ -61,7 +61,7 @@ def policy(
     """
     texts = {key: str(value) for key, value in settings.items()}
     made = policy_at(str(name), settings=texts) if isinstance(name, str | Path) else name
-    return made if environment is None else Agent(made, episodes_of(environment))
+    return made if environment is None else placed(made, episodes_of(environment))
 
 
 def grader(name: str | Grader) -> Grader:

@@ -12,6 +12,7 @@ from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.flows import Bill, Judge, Policy, Scorer, token_limit
 from stepreward.core.vocabulary import Flag
 from stepreward.environments.by_address import environment_at
+from stepreward.policies.crew import helped, placed
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.named import policy_at
@@ -27,7 +28,7 @@ class PolicyFlags:
 
     policy: str = "builtin:arithmetic"
     """Policy: builtin:arithmetic, a model folder, a hub name, vllm:NAME, or URL#MODEL of a server; URL,URL#MODEL of
-    several."""
+    several; crew:FILE.json for several agents over one trace."""
     top_k: Annotated[int | None, Flag(low=0)] = None
     """Likeliest tokens that the policy samples from; 0: all."""
     min_p: Annotated[float | None, Flag(low=0.0, high=1.0)] = None
@@ -58,7 +59,7 @@ class PolicyFlags:
             how: keywords of `policy_at` for both.
         """
         writer = policy_at(self.policy, settings=self.settings, **how)
-        return WithExpert(writer, policy_at(expert, **how)) if expert else writer
+        return helped(writer, policy_at(expert, **how)) if expert else writer
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class AgentFlags(PolicyFlags):
     def load(self, expert: str = "", **how: Any) -> Policy:
         """The policy or agent, with the expert that it may call; see `PolicyFlags.load`."""
         writer = super().load(expert, **how)
-        return Agent(writer, environment_at(self.environment)) if self.environment else writer
+        return placed(writer, environment_at(self.environment)) if self.environment else writer
 
 
 @dataclass(frozen=True)
