@@ -16,16 +16,18 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.search.interventions import (
+from stepreward.search.intervention_tables import (
     ASKED,
     InterventionTable,
     Transitions,
+    evaluate_interventions,
     fit_interventions,
+    following,
     load_table,
     plan_at,
     plan_within,
 )
-from tests.cli.running import invoke
+from tests.cli.running import invoke, refused
 from tests.search.test_repair import WORLD, Checker, right_steps, run
 
 HORIZON, STATES = 3, 2
@@ -159,6 +161,33 @@ def test_a_table_is_fitted_to_what_a_search_collects_and_followed_by_it(tmp_path
     assert solved.mean() > plain.mean()
 
 
+def test_a_table_is_measured_on_other_solutions(tmp_path: Path) -> None:
+    rows = [row for row, _ in searched(400, random=0.4, most=99)]
+    table = fit_interventions(rows[:200], budget=1.0)
+    other = evaluate_interventions(table, rows[200:], draws=200)
+    assert set(other) == {"value", "value_never", "value_always", "uses", "uses_always", "gain"}
+    assert all(one.low <= one.value <= one.high for one in other.values())
+    assert other["gain"].value == pytest.approx(other["value"].value - other["value_never"].value)
+    assert other["value_always"].value > other["value_never"].value
+    # A question at every step: as many as steps, of which a world's solution has as many as it is deep.
+    assert other["uses_always"].value == pytest.approx(WORLD.depth)
+    # What a search does with the table is what the held-out chain says, to four standard errors.
+    path = tmp_path / "table.json"
+    table.save(path)
+    followed = searched(400, table=str(path), most=99)
+    solved = np.mean([row.outcome for row, _ in followed])
+    assert abs(solved - other["value"].value) < 4 * np.sqrt(0.25 / 400 + 0.25 / 200)
+
+
+def test_decisions_that_are_followed_are_worth_what_a_slow_count_says() -> None:
+    made = chain(5)
+    for ask in all_plans():
+        plan = following(ask, made)
+        value, uses = worth(ask, made)
+        np.testing.assert_allclose(plan.value, value)
+        np.testing.assert_allclose(plan.uses, uses)
+
+
 def test_what_cannot_be_fitted_or_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no solution has an outcome"):
         fit_interventions([], budget=1)
@@ -183,8 +212,16 @@ def test_collect_fit_and_search_on_the_command_line(tmp_path: Path) -> None:
     command = f"search --problems {problems} --grader arithmetic --model tool --method intervention"
     command += " --expert builtin:arithmetic --set most=99"
     invoke(f"{command} --set random=0.5 --out {collected}")
+    told = json.loads(invoke(f"interventions fit {collected} --questions 1 --out {table} --json"))
     made = fit_interventions(stepreward.read(collected), budget=1)
-    made.save(table)
+    assert load_table(table) == made
+    assert (told["value"], told["uses"], told["without"]) == (made.value, made.uses, made.without)
+    shares = json.loads(invoke(f"interventions evaluate {collected} --table {table} --json"))
+    # On the rows that it was fitted to, the table is worth what it says.
+    assert shares["value"]["value"] == pytest.approx(made.value)
+    assert shares["uses"]["value"] == pytest.approx(made.uses)
+    assert shares["value_never"]["value"] == pytest.approx(made.without)
+    assert "uses always: " in invoke(f"interventions evaluate {collected} --table {table}")
     told = json.loads(invoke(f"{command} --set table={table} --out {tmp_path / 'asked.jsonl'} --json"))
     assert told["problems"] == 3
     rows = [*stepreward.read(tmp_path / "asked.jsonl")]
@@ -194,3 +231,10 @@ def test_collect_fit_and_search_on_the_command_line(tmp_path: Path) -> None:
         before = [float("nan"), *scores[:-1]]
         assert asked == [made.asks(at, score) for at, score in enumerate(before)]
     told = invoke(f"{command} --set table={tmp_path / 'no.json'} --out {tmp_path / 'no.jsonl'}", status=1)
+
+
+def test_flags_of_the_other_task_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "pass --out to fit alone" in refused("interventions fit rows.jsonl", capsys, monkeypatch)
+    assert "pass --table to evaluate alone" in refused("interventions evaluate rows.jsonl", capsys, monkeypatch)

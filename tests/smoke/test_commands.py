@@ -125,6 +125,13 @@ def test_the_other_commands_run(folder: Path) -> None:
     assert watched.returncode == 0, watched.stderr
     assert ran(folder, "compare labels/labels.parquet labels/labels.parquet --model tool").returncode == 0
     assert ran(folder, "blame soft.parquet --out blame.jsonl").returncode == 0
+    asked = [
+        {"schema": "stepreward/trajectories/1", "problem": f"p{n}", "prompt": "1 + 1?", "outcome": n % 2,
+         "steps": [{"text": "1 + 1 = 2", "meta": {"asked": n > 1}}], "columns": {"score": [n / 4]}}
+        for n in range(4)
+    ]  # fmt: skip
+    (folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    assert ran(folder, "interventions fit asked.jsonl --out table.json").returncode == 0
 
 
 def test_serve_answers_clients_of_openai_and_ends_at_sigterm(folder: Path) -> None:

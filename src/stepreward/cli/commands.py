@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stepreward.cli.evaluate import evaluate as evaluate
     from stepreward.cli.export import export as export
     from stepreward.cli.generate import generate as generate
+    from stepreward.cli.interventions import interventions as interventions
     from stepreward.cli.label import label as label
     from stepreward.cli.methods import methods as methods
     from stepreward.cli.monitor import monitor as monitor
@@ -59,6 +60,7 @@ COMMANDS = {
     ),
     "monitor": "Watch agents: after each turn continue, warn or stop, at a stated rate of false alarms.",
     "blame": "Say which agent lost a trace and at which turn, and what each agent's turns are worth.",
+    "interventions": "Say when a search asks a stronger policy: a table by dynamic programming, within a budget.",
     "rounds": "Train in rounds, each on what the model before found or labelled; shows a held-out curve, and resumes.",
     "rl": (
         "Train the policy with TRL under several step credits and compare their learning curves; needs the extra `trl`."

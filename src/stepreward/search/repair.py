@@ -20,7 +20,7 @@ from stepreward.core.vocabulary import Count, MaxSteps, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, best, choice
 from stepreward.search.growth import Growth
-from stepreward.search.interventions import ASKED, load_table
+from stepreward.search.intervention_tables import ASKED, load_table
 from stepreward.search.setting_checks import positive
 
 GLOBAL = "The solution above may be wrong. Write a correct solution of the problem from the start."
@@ -215,7 +215,7 @@ def intervene(
         width: steps sampled from the own policy each time, of which the best is taken.
         most: questions to the stronger policy at most.
         threshold: a step with a score at or below it is sampled again, from the stronger policy.
-        table: file of `search.interventions`, made by `fit_interventions`; instead of the threshold.
+        table: file of `search.intervention_tables`, made by `fit_interventions`; instead of the threshold.
         random: chance that the stronger policy writes a step, instead of the threshold: to collect what a table is
             fitted to.
         max_steps: most steps of the solution.

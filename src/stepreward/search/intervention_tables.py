@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
+from stepreward.core.keys import Key
+from stepreward.core.measure.statistics import Estimate, percentile_interval, resamples
 from stepreward.core.types import SCORE, Floats, Trajectory
 
 ASKED = "asked"
 """Key of a step's meta: the stronger policy wrote it."""
+_COLLECT = "search --method intervention --set random=0.3"
 _PRECISION = 1e-7
 """Of the price of a question."""
 
@@ -133,7 +136,7 @@ def _loaded(path: str) -> InterventionTable:
         made = InterventionTable(**{**row, "edges": tuple(row["edges"]), "ask": tuple(map(tuple, row["ask"]))})
     except (OSError, ValueError, TypeError, KeyError) as error:
         what = f"{path} is no table of interventions: {error}"
-        raise InputError(what, remedy="write one by fit_interventions(rows, budget=1).save(FILE)") from error
+        raise InputError(what, remedy="write one by `stepreward interventions fit`") from error
     return made
 
 
@@ -157,28 +160,15 @@ def fit_interventions(
     """
     if budget < 0 or bins < 1:
         raise ValueError(f"expected a budget of at least 0 and a bin at least, got {budget} and {bins}")
-    known = [one for one in rows if not np.isnan(one.outcome) and one.action.any() and column in one.columns]
-    scores = np.concatenate([one.column(column)[one.action][:-1] for one in known] or [np.zeros(0)])
-    scores = scores[~np.isnan(scores)]
-    if not known:
-        raise InputError(f"no solution has an outcome and a column {column}", remedy="grade and score them first")
-    edges = _edges(scores, bins)
-    states = len(edges) + 2
-    horizon = max(int(one.action.sum()) for one in known)
-    counts, ended = np.zeros((horizon, 2, states, states)), np.zeros((horizon, 2, states, 2))
-    for one in known:
-        own = one.column(column)[one.action]
-        at = np.where(np.isnan(own), states - 1, np.searchsorted(edges, own)).tolist()
-        asked = [int(bool(step.meta.get(ASKED))) for step in one.steps if step.kind == "action"]
-        before = [states - 1, *at]
-        for step, after in enumerate(at[:-1]):
-            counts[step, asked[step], before[step], after] += 1
-        ended[len(at) - 1, asked[-1], before[len(at) - 1]] += 1.0, one.outcome
+    known = _known(rows, column)
+    scores = np.concatenate([one.column(column)[one.action][:-1] for one in known])
+    edges = _edges(scores[~np.isnan(scores)], bins)
+    counts, ended = (np.sum(some, axis=0) for some in zip(*_counted(known, edges, column), strict=True))
     tried = counts.sum((0, 2, 3)) + ended[..., 0].sum((0, 2))
     if not tried.all():
         what = f"of {int(tried.sum()):,} steps {int(tried[1]):,} were asked for: both are needed"
-        raise InputError(what, remedy="collect solutions by search --method intervention --set random=0.3")
-    chain, start = _shares(counts, ended), states - 1
+        raise InputError(what, remedy=f"collect solutions by {_COLLECT}")
+    chain, start = _shares(counts, ended), len(edges) + 1
     plan, price = plan_within(budget, chain, start)
     # No outcome is worth a question at twice the highest.
     never = plan_at(2.0, chain)
@@ -186,6 +176,104 @@ def fit_interventions(
         tuple(edges.tolist()), tuple(map(tuple, plan.ask.tolist())), price, float(plan.value[start]),
         float(plan.uses[start]), float(never.value[start]),
     )  # fmt: skip
+
+
+def evaluate_interventions(
+    table: InterventionTable, rows: Iterable[Trajectory], *, column: str = SCORE, seed: int = 0, draws: int = 500
+) -> dict[str, Estimate]:
+    """What a table's decisions are worth by other solutions than those that it was fitted to.
+
+    The chain of these solutions is counted as in `fit_interventions`, and the table's decisions are followed through
+    it: the expected outcome and questions, beside those of never asking and of asking at every step. Intervals are
+    bootstraps over problems.
+
+    Args:
+        table: fitted elsewhere.
+        rows: as of `fit_interventions`.
+        column: of the scores.
+        seed: of the intervals.
+        draws: resamples of the problems.
+
+    Returns:
+        `value` and `uses` of the table, `value_never`, `value_always`, `uses_always`, and `gain`, that of the table
+        over never asking.
+
+    Raises:
+        InputError: no row has an outcome and scores.
+    """
+    known, edges = _known(rows, column), np.array(table.edges)
+    parts = _counted(known, edges, column)
+    order = {name: place for place, name in enumerate(dict.fromkeys(one.problem.id for one in known))}
+    counts = np.zeros((len(order), *parts[0][0].shape))
+    ended = np.zeros((len(order), *parts[0][1].shape))
+    for one, (moves, ends) in zip(known, parts, strict=True):
+        counts[order[one.problem.id]] += moves
+        ended[order[one.problem.id]] += ends
+    horizon, start = counts.shape[1], len(edges) + 1
+    ask = np.array([table.ask[min(step, len(table.ask) - 1)] for step in range(horizon)])
+    plans = {"": ask, "_never": np.zeros_like(ask), "_always": np.ones_like(ask)}
+
+    def followed(times: Floats) -> dict[str, float]:
+        chain = _shares(np.tensordot(times, counts, 1), np.tensordot(times, ended, 1))
+        made = {name: following(plan, chain) for name, plan in plans.items()}
+        found = {f"value{name}": float(plan.value[start]) for name, plan in made.items()}
+        found |= {f"uses{name}": float(plan.uses[start]) for name, plan in made.items() if name != "_never"}
+        return found | {"gain": found["value"] - found["value_never"]}
+
+    key = Key.seed(seed).fold("interventions")
+    drawn = resamples(len(order), draws, key)
+    plain = followed(np.ones(len(order)))
+    again = [followed(np.bincount(one, minlength=len(order)).astype(float)) for one in drawn]
+    return {
+        name: percentile_interval(value, np.array([one[name] for one in again]), len(order), bounds=None)
+        for name, value in plain.items()
+    }
+
+
+def following(ask: NDArray[np.bool_], chain: Transitions) -> AskingPlan:
+    """What comes of given decisions, by backward induction.
+
+    Args:
+        ask: (H, K).
+        chain: of the states.
+    """
+    horizon, _, states = chain.reward.shape
+    value, uses = np.zeros(states), np.zeros(states)
+    at = np.arange(states)
+    for step in range(horizon - 1, -1, -1):
+        chosen = ask[step].astype(int)
+        value = (chain.reward[step] + chain.to[step] @ value)[chosen, at]
+        uses = (chain.to[step] @ uses)[chosen, at] + chosen
+    return AskingPlan(ask, value, uses)
+
+
+def _known(rows: Iterable[Trajectory], column: str) -> list[Trajectory]:
+    """The graded solutions with scores.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = [one for one in rows if not np.isnan(one.outcome) and one.action.any() and column in one.columns]
+    if not known:
+        raise InputError(f"no solution has an outcome and a column {column}", remedy="grade and score them first")
+    return known
+
+
+def _counted(known: Sequence[Trajectory], edges: Floats, column: str) -> list[tuple[Floats, Floats]]:
+    """Of each solution, (H, 2, K, K) counts of next states, and (H, 2, K, 2) number of ends and sum of outcomes."""
+    states, horizon = len(edges) + 2, max(int(one.action.sum()) for one in known)
+    made = []
+    for one in known:
+        counts, ended = np.zeros((horizon, 2, states, states)), np.zeros((horizon, 2, states, 2))
+        own = one.column(column)[one.action]
+        at = np.where(np.isnan(own), states - 1, np.searchsorted(edges, own)).tolist()
+        asked = [int(bool(step.meta.get(ASKED))) for step in one.steps if step.kind == "action"]
+        before = [states - 1, *at]
+        for step, after in enumerate(at[:-1]):
+            counts[step, asked[step], before[step], after] += 1
+        ended[len(at) - 1, asked[-1], before[len(at) - 1]] += 1.0, one.outcome
+        made.append((counts, ended))
+    return made
 
 
 def _shares(counts: Floats, ended: Floats) -> Transitions:
