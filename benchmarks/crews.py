@@ -78,7 +78,7 @@ def measured() -> dict[str, Any]:
         )]  # fmt: skip
         gold = [replace(one, first_error=world.decisive(one.problem, one.steps)) for one in rows]
         for rule in ("lost", "drop"):
-            report = blame_agents(rows, gold, rule=rule)  # type: ignore[arg-type]
+            report = blame_agents(rows, gold, rule=rule)
             made["blame"][f"{n} {rule}"] = report.to_json()["accuracy"]
     failed = [one for one in gold if one.outcome < 0.5]
     guilty = Counter(one.steps[one.first_error].agent for one in failed if one.first_error is not None)

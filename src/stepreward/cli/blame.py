@@ -70,9 +70,9 @@ def _print(made: BlameReport) -> None:
         )
     console = plain_console()
     console.print(table)
-    for one in made.blames[:10]:
-        who = f"{one.agent}, step {one.step}: {one.text:.80}" if one.step >= 0 else "no turn"
-        console.print(f"{one.problem}: {who}", soft_wrap=True, markup=False)
+    for found in made.blames[:10]:
+        who = f"{found.agent}, step {found.step}: {found.text:.80}" if found.step >= 0 else "no turn"
+        console.print(f"{found.problem}: {who}", soft_wrap=True, markup=False)
     if (more := len(made.blames) - 10) > 0:
         console.print(f"... and {more:,} more: --out FILE, or --json", soft_wrap=True)
     if made.unmeasured:

@@ -227,7 +227,7 @@ def _accuracy(
     ]
     if not known:
         return {}
-    guesses: dict[str, list[Sequence[int]]] = {"": [[said.step] for _, said, _ in known]}
+    guesses = {"": [[said.step] for _, said, _ in known]}
     turns = [np.flatnonzero(one.action).tolist() for one, _, _ in known]
     guesses |= {"_of_last_turn": [own[-1:] for own in turns], "_at_random": turns}
     made = {}
