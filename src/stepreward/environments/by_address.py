@@ -12,15 +12,19 @@ from stepreward.environments.episode_pool import EpisodePool
 
 
 def environment_at(source: str) -> Episodes:
-    """An environment by name, with settings: `tools`, `gymnasium?env=FrozenLake-v1`.
+    """An environment by name, with settings: `tools`, `gymnasium?env=FrozenLake-v1`, `openenv:http://HOST:PORT`.
+
+    What stands behind a colon is the setting `place`.
 
     Raises:
         InputError: a setting does not fit.
         UnknownNameError: there is no such environment or setting.
     """
-    name, _, query = source.partition("?")
+    address, _, query = source.partition("?")
+    name, _, place = address.partition(":")
     method = environments[name]
-    (settings,) = read_settings([f"{key}={value}" for key, value in parse_qsl(query, keep_blank_values=True)], method)
+    given = [*([("place", place)] if place else ()), *parse_qsl(query, keep_blank_values=True)]
+    (settings,) = read_settings([f"{key}={value}" for key, value in given], method)
     made: Episodes = method.take({}, **settings)
     return made
 

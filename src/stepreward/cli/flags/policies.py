@@ -68,7 +68,7 @@ class AgentFlags(PolicyFlags):
 
     environment: str = ""
     """Where the policy acts, which makes it an agent: a name that `stepreward methods environment` lists, settings
-    behind it as in gymnasium?env=FrozenLake-v1."""
+    behind it as in gymnasium?env=FrozenLake-v1; openenv:http://HOST:PORT is a server of OpenEnv."""
 
     def load(self, expert: str = "", **how: Any) -> Policy:
         """The policy or agent, with the expert that it may call; see `PolicyFlags.load`."""

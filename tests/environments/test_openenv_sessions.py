@@ -1,0 +1,244 @@
+"""OpenEnv's session protocol, spoken with a stand-in of the server of openenv 0.10.0."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepreward
+from stepreward.core.errors import EpisodeError, InputError
+from stepreward.core.http.websocket import WebSocket
+from stepreward.core.runtime.acts import Act
+from stepreward.core.types import Problem, Step
+from stepreward.environments.by_address import environment_at
+from stepreward.environments.episode_pool import EpisodePool
+from stepreward.testing import TabularPolicy
+from tests.cli.running import invoke
+from tests.environments.episodes import require_resumes, shown_along
+
+SCHEMA = {
+    "action": {
+        "type": "object", "additionalProperties": False, "required": ["add"], "title": "CountAction",
+        "properties": {
+            "metadata": {"type": "object"}, "add": {"type": "integer", "minimum": -3, "maximum": 3},
+            "why": {"type": "string"},
+        },
+    }
+}  # fmt: skip
+
+
+class Counter:
+    """Counts from the seed's last digit to ten; over at ten, or after six actions."""
+
+    def __init__(self) -> None:
+        self.value = self.turns = 0
+
+    def told(self, message: dict[str, Any]) -> dict[str, Any]:
+        data = message.get("data", {})
+        if message["type"] == "reset":
+            self.value, self.turns = int(data.get("seed") or 0) % 10, 0
+            return self.seen(None)
+        if data.get("add") == 3 and self.value == 3:
+            return {"type": "error", "data": {"message": "three and three", "code": "EXECUTION_ERROR"}}
+        if data.get("add") == 0:
+            return {"type": "error", "data": {"message": "add must not be 0", "code": "VALIDATION_ERROR"}}
+        self.value, self.turns = self.value + data["add"], self.turns + 1
+        return self.seen(float(self.value == 10))
+
+    def seen(self, reward: float | None) -> dict[str, Any]:
+        over = self.value == 10 or self.turns == 6
+        shown = {"observation": {"value": self.value, "metadata": {}}, "reward": reward, "done": over}
+        return {"type": "observation", "data": shown}
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    """One connection: the schema, or a session."""
+
+    def handle(self) -> None:
+        server: Any = self.server
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.rfile.readline()
+        if head.startswith(b"GET /schema "):
+            body = json.dumps(SCHEMA).encode()
+            start = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+            self.wfile.write(start + body)
+            return
+        key = next(
+            line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")
+        )
+        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        self.wfile.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        server.open += 1
+        server.most = max(server.most, server.open)
+        counter = Counter()
+        try:
+            while (text := self.message()) is not None:
+                message = json.loads(text)
+                if message["type"] == "close":
+                    return
+                server.messages.append(message["type"])
+                self.wfile.write(b"\x89\x02hi")
+                answer = json.dumps(counter.told(message)).encode()
+                # In two frames, one of which has a long head.
+                self.wfile.write(b"\x01\x01" + answer[:1])
+                self.wfile.write(b"\x80\x7e" + struct.pack("!H", len(answer) - 1) + answer[1:])
+        finally:
+            server.open -= 1
+
+    def message(self) -> str | None:
+        while True:
+            head = self.rfile.read(2)
+            if len(head) < 2:
+                return None
+            kind, length = head[0] & 15, head[1] & 127
+            assert head[1] & 128, "a client masks"
+            if length > 125:
+                length = int.from_bytes(self.rfile.read(2 if length == 126 else 8), "big")
+            mask, data = self.rfile.read(4), self.rfile.read(length)
+            plain = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+            if kind == 8:
+                return None
+            if kind == 1:
+                return plain.decode()
+            assert (kind, plain) == (10, b"hi")
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+@contextmanager
+def counting() -> Iterator[tuple[str, Any]]:
+    server: Any = _Server(("127.0.0.1", 0), _Handler)
+    server.open = server.most = 0
+    server.messages = []
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"openenv:http://127.0.0.1:{server.server_address[1]}", server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+PROBLEM = Problem("to-ten", "Count to ten.", meta={"seed": 4})
+
+
+def add(number: int) -> str:
+    return json.dumps({"add": number})
+
+
+def pool(address: str) -> EpisodePool:
+    made = environment_at(address)
+    assert isinstance(made, EpisodePool)
+    return made
+
+
+def test_an_episode_is_shown_rewarded_and_won() -> None:
+    with counting() as (address, _):
+        episodes = pool(address)
+        shown = shown_along(episodes, PROBLEM, [add(3), 'I think: {"add": 1, "why": "close"}', "2"])
+        episodes.close()
+    assert ["".join(s.text for s in one.steps) for one in shown] == [f'{{"value": {n}}}\n' for n in (4, 7, 8, 10)]
+    assert [one.done for one in shown] == [False, False, False, True]
+    assert [one.outcome for one in shown] == [0.0, 0.0, 0.0, 1.0]
+    assert [one.reward for one in shown[1:]] == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("hm", "none was read"), (add(9), "9 is greater than the maximum of 3"), ('{"sub": 1}', "'sub' was unexpected"),
+        ("[]", "none was read"), (add(0), "add must not be 0"),
+    ],
+)  # fmt: skip
+def test_what_is_no_action_is_told_and_changes_nothing(said: str, told: str) -> None:
+    with counting() as (address, _):
+        episodes = pool(address)
+        shown = shown_along(episodes, PROBLEM, [said, add(1)])
+        episodes.close()
+    assert told in shown[1].steps[0].text
+    assert "{" in shown[1].steps[0].text
+    assert shown[2].steps[0].text == '{"value": 5}\n'
+
+
+def test_one_session_serves_many_episodes_by_acting_again() -> None:
+    paths = [[add(1), add(2)], [add(1), add(1)], [add(2), add(2), add(2)]]
+    made = []
+    for sessions in (1, 3):
+        with counting() as (address, server):
+            episodes = pool(f"{address}?sessions={sessions}")
+            steps: list[tuple[Step, ...]] = [(), (), ()]
+            seen = [list[str]() for _ in paths]
+            # Turn by turn, so that the episodes take the session from each other.
+            for turn in range(4):
+                for n, path in enumerate(paths):
+                    if turn > len(path):
+                        continue
+                    steps[n] += (Step(path[turn - 1]),) if turn else ()
+                    (shown,) = episodes.act_many([Act(Problem(f"p{n}", "Count.", meta={"seed": n}), steps[n])])
+                    steps[n] += shown.steps
+                    seen[n] += [one.text for one in shown.steps]
+            assert server.most <= sessions
+            made.append((seen, len(server.messages)))
+            episodes.close()
+    (alone, many), (apart, few) = made
+    assert alone == apart
+    assert many > few == 3 + 2 + 2 + 3
+
+
+def test_a_server_that_fails_or_is_none_is_told() -> None:
+    with counting() as (address, _):
+        episodes = pool(address)
+        with pytest.raises(EpisodeError, match="three and three"):
+            shown_along(episodes, Problem("p", "Count.", meta={"seed": 3}), [add(3)])
+        episodes.close()
+        with pytest.raises(ValueError, match="opens no WebSocket"):
+            WebSocket(address.removeprefix("openenv:") + "/schema")
+    with pytest.raises(InputError, match="states no action of OpenEnv"):
+        environment_at(address)
+
+
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    with counting() as (address, _):
+        require_resumes(lambda: pool(address), PROBLEM, [add(1), add(2), add(3)], tmp_path)
+
+
+def test_a_policy_acts_and_is_told_what_an_action_is() -> None:
+    with counting() as (address, _):
+        drawn = TabularPolicy(lambda *_: [(Step(f"{add(n)}\n"), 0.5, True) for n in (2, 3)], "adder")
+        agent = stepreward.policy(drawn, environment=address)
+        (tool,) = agent.environment.prepared(PROBLEM).meta["tools"]  # type: ignore[attr-defined]
+        assert tool["function"]["name"] == "act"
+        assert set(tool["function"]["parameters"]["properties"]) == {"add", "why"}
+        rows = stepreward.label([PROBLEM], policy=agent, method="math-shepherd", n=4, samples=4, transform="soft")
+        for row in rows:
+            total = 4 + sum(json.loads(step.text)["add"] for step in row.steps if step.kind == "action")
+            assert row.outcome == float(total == 10)
+
+
+def test_the_command_line_names_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ten.jsonl").write_text(json.dumps({"id": "t", "prompt": "Count to ten.", "seed": 4}) + "\n")
+    with counting() as (address, _):
+        told = json.loads(invoke(
+            f"label --problems ten.jsonl --policy builtin:arithmetic --environment '{address}?turns=3' --samples 2 "
+            "--rollouts 1 --out labels --json"
+        ))  # fmt: skip
+    assert told["trajectories"] >= 1
