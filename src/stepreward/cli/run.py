@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli import on_demand
@@ -45,7 +46,18 @@ def run(flags: RunFlags, settings: RunSettings, json_output: JsonFlag = False) -
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:
-    evaluation, console = summary["evaluate"], plain_console()
+    console = plain_console()
+    if "evaluate" in summary:
+        _print_selection(summary, console)
+    if "acting" in summary:
+        acting = summary["acting"]
+        plain, guided = (percent(acting[name]["accuracy"]) for name in ("plain", "guided"))
+        console.print(f"agent {plain}, by step scores {guided}: {points(acting['gain'])} points at equal actions")
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _print_selection(summary: dict[str, Any], console: Console) -> None:
+    evaluation = summary["evaluate"]
     n = summary["settings"]["held_out_samples"]
     main, rows = evaluation["main"], {name: row[-1] for name, row in evaluation["curves"].items()}
     table = Table(title="held-out accuracy", title_justify="left")
@@ -61,11 +73,6 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     headline = evaluation["headline"]
     each = ", ".join(points(one["versus_majority"]) for one in headline["seeds"])
     console.print(f"{main} over majority: {points(headline['versus_majority'])} points; by training seed {each}")
-    if "acting" in summary:
-        acting = summary["acting"]
-        plain, guided = (percent(acting[name]["accuracy"]) for name in ("plain", "guided"))
-        console.print(f"agent {plain}, by step scores {guided}: {points(acting['gain'])} points at equal actions")
     if "first_error" in evaluation:
         f1 = evaluation["first_error"]["f1"]
         console.print(f"first-error F1 {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]")
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)

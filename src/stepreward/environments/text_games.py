@@ -34,6 +34,7 @@ _MAKERS: Mapping[str, str] = {"cooking": "tw-cooking", "household": "tw-simple",
 _STATUS = re.compile(r"\n>[^\n]*\Z|[ \t]+$", re.MULTILINE)
 """The prompt and the status line that an interpreter writes last, and blanks at ends of lines."""
 _REQUEST = "You play a text game. Write one command a turn, alone on the last line, such as `go east`."
+_LISTED = "You can: "
 _LOCK = threading.Lock()
 """Held while a game is made: the package's makers share their grammars."""
 
@@ -137,7 +138,10 @@ class GameFiles:
 
 
 class TextGameEpisode:
-    """An episode of a text game; a `core.runtime.acts.Environment` that forks by a copy of the interpreter.
+    """An episode of a text game; a `core.runtime.acts.Environment` that forks.
+
+    To copy an interpreter costs as much as some seven commands. So a fork takes it along, and the episode that it left
+    gives its commands again to a copy of the game's beginning once it goes on itself.
 
     The command is the last line of a turn that is not empty. The reward is TextWorld's: 1 where a command shortens the
     way to win, -1 where it lengthens it, 0 else. The meta of an observation has the number of commands `to_win`.
@@ -151,13 +155,16 @@ class TextGameEpisode:
 
     def __init__(self, files: GameFiles, admissible: bool, outcome: Outcome, turns: int) -> None:
         self._files, self._admissible, self._worth, self._most = files, admissible, outcome, turns
+        self._beginning: Any = None
+        """The game before the first command, which all forks share."""
         self._game: Any = None
-        self._taken = 0
+        """The game as it is; None where a fork has it."""
+        self._given: tuple[str, ...] = ()
 
     def reset(self, problem: Problem) -> Observation:
         """Begins an episode with the first room."""
-        self._game = self._files.started(problem.meta)
-        state = self._game.reset()
+        self._beginning = self._files.started(problem.meta)
+        state = self._beginning.reset()
         text = str(state.feedback)
         # A title and the objective stand before the first room, and the prompt has the objective.
         first = text.find("-=")
@@ -165,32 +172,57 @@ class TextGameEpisode:
 
     def act(self, action: Step) -> Observation:
         """Gives the command of a turn; what the game does not understand it says itself."""
-        self._taken += 1
         lines = [line.strip().removeprefix(">").strip(" `") for line in action.text.splitlines() if line.strip()]
-        state, _, done = self._game.step(lines[-1][:200] if lines else "look")
-        over = bool(done or state.won or state.lost) or self._taken >= self._most
+        command = lines[-1][:200] if lines else "look"
+        if self._game is None:
+            self._game = self._beginning.copy()
+            for one in self._given:
+                self._game.step(one)
+        state, _, done = self._game.step(command)
+        self._given += (command,)
+        over = bool(done or state.won or state.lost) or len(self._given) >= self._most
         return self._shown(state, str(state.feedback), done=over, reward=float(state.intermediate_reward))
 
     def fork(self) -> TextGameEpisode:
-        """A copy of the game as it is."""
+        """A copy in the same state, which takes the interpreter along."""
         made = TextGameEpisode(self._files, self._admissible, self._worth, self._most)
-        made._game, made._taken = self._game.copy(), self._taken
+        made._beginning, made._given = self._beginning, self._given
+        made._game, self._game = self._game, None
         return made
 
     def close(self) -> None:
-        """Ends the interpreter."""
+        """Ends the interpreter; that of the beginning ends with the last fork."""
         if self._game is not None:
             self._game.close()
-            self._game = None
+        self._game = self._beginning = None
 
     def _shown(self, state: Any, text: str, *, done: bool, reward: float) -> Observation:
+        _share(state.game, state["_game_progression"])
         said = re.sub(r"\n{3,}", "\n\n", _STATUS.sub("", text)).strip()
         if self._admissible and not done:
-            said += f"\n\nYou can: {'; '.join(sorted(state.admissible_commands))}"
+            said += f"\n\n{_LISTED}{'; '.join(sorted(state.admissible_commands))}"
         share = state.score / state.max_score if state.max_score else 0.0
         outcome = float(bool(state.won)) if self._worth == "won" else min(max(float(share), 0.0), 1.0)
         left = None if state.policy_commands is None or state.lost else len(state.policy_commands)
         return Observation.of(f"{said}\n", done=done, reward=reward, outcome=outcome, meta={"to_win": left})
+
+
+def wanderer(problem: Problem, prefix: tuple[Step, ...]) -> list[tuple[Step, float, bool]]:
+    """A table for `policies.tabular.TabularPolicy`: an agent that gives each listed command equally often.
+
+    Args:
+        problem: a game.
+        prefix: of an episode whose observations list commands.
+    """
+    shown = next(step.text for step in reversed(prefix) if step.kind == "observation")
+    commands = shown.rpartition(_LISTED)[2].strip().split("; ")
+    return [(Step(f"{one}\n"), 1 / len(commands), True) for one in commands]
+
+
+def _share(*parts: Any) -> None:
+    """Lets copies of a state have these parts in common: a copy of an interpreter makes its own of what changes."""
+    for part in parts:
+        part.__dict__["__deepcopy__"] = lambda _, part=part: part
 
 
 @environment.method("textworld", note="the games and rewards of the package TextWorld")

@@ -42,10 +42,11 @@ def number(value: float | None) -> str:
 
 def build_page(summary: Summary, views: Sequence[TreeView]) -> Page:
     """The report of a run's summary, with step trees to explore."""
-    settings, evaluation = summary["settings"], summary["evaluate"]
-    sections = [_selection(summary), _labels(summary), _training(summary)]
-    if "first_error" in evaluation:
-        sections.insert(1, _truth(evaluation))
+    settings = summary["settings"]
+    sections = [_labels(summary), _training(summary)]
+    # Where solutions end in no answer there is nothing to vote on.
+    if (evaluation := summary.get("evaluate")) is not None:
+        sections = [_selection(summary), *([_truth(evaluation)] if "first_error" in evaluation else []), *sections]
     if "acting" in summary:
         sections.insert(0, _acting(summary))
     if views:
@@ -66,6 +67,10 @@ def build_page(summary: Summary, views: Sequence[TreeView]) -> Page:
 
 
 def _headlines(summary: Summary) -> list[tuple[str, str, str]]:
+    if "evaluate" not in summary:
+        acting = summary["acting"]
+        cards = [_card(f"{name} agent", percent(acting[name]["accuracy"])) for name in ("plain", "guided")]
+        return [*cards, _card("points of guidance, paired", points(acting["gain"]))]
     evaluation, settings = summary["evaluate"], summary["settings"]
     n = settings["held_out_samples"]
     rows = {name: row[-1] for name, row in evaluation["curves"].items()}
@@ -205,7 +210,7 @@ def _training(summary: Summary) -> Section:
 
 def _searches(summary: Summary) -> list[tuple[str, dict[str, Any]]]:
     """The searches of the run, without the entry `seconds` beside them."""
-    return [(name, numbers) for name, numbers in summary["search"].items() if isinstance(numbers, dict)]
+    return [(name, numbers) for name, numbers in summary.get("search", {}).items() if isinstance(numbers, dict)]
 
 
 def _cost(summary: Summary) -> Section:
@@ -213,8 +218,8 @@ def _cost(summary: Summary) -> Section:
     spent = ("proposals", "generated_tokens", "scored_tokens", "scored_tokens_unshared", "cached")
     rows = [(name, *(f"{numbers['bill'][what]:,}" for what in spent)) for name, numbers in bills]
     head = ("stage", "proposals", "tokens generated", "tokens scored", "without sharing", "answers from the log")
-    stages = {"policy": "sample", "label": "label", "train": "train", "evaluate": "evaluate", "search": "search"}
-    seconds = [(what, f"{summary[name]['seconds']:.1f} s") for name, what in stages.items()]
+    stages = {"policy": "sample", **{name: name for name in ("label", "train", "evaluate", "search")}, "acting": "act"}
+    seconds = [(what, f"{summary[name]['seconds']:.1f} s") for name, what in stages.items() if name in summary]
     again = sum(one["seconds"] for one in summary["retrained"])
     seconds.insert(3, ("train with the other seeds", f"{again:.1f} s"))
     text = "Tokens scored count each shared beginning once; without sharing, every solution would be encoded by itself."

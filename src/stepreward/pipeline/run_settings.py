@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from stepreward.core.vocabulary import Count, Flag
 
-WorldName = Literal["arithmetic", "tools"]
-POLICIES: dict[WorldName, str] = {"arithmetic": "builtin:arithmetic", "tools": "builtin:shop"}
-"""The built-in policy of each world."""
+WorldName = Literal["arithmetic", "tools", "retrieval", "graph-retrieval", "repository", "textworld", "web"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +15,11 @@ class RunSettings:
     """Settings of the main job on the built-in world or on the user's problems and models."""
 
     world: WorldName = "arithmetic"
-    """Built-in world: word problems, or a shop where an agent calls tools."""
+    """Built-in world: word problems, or one where an agent acts: a shop with tools, documents, repositories, games, web
+    pages."""
     policy: str = ""
-    """A model folder, a hub name, or a built-in policy; empty: the world's own."""
+    """A model folder, a hub name, or a built-in policy; empty: the world's own, which may be no model but an agent that
+    errs by chance."""
     problems: str = ""
     """JSONL of problems with id, prompt and reference; graded as mathematics. Empty: those of the world."""
     seed: int = 0
@@ -51,7 +51,8 @@ class RunSettings:
     objective: str = "bce"
     """What training minimises; `stepreward methods loss`."""
     surprise: bool = True
-    """The reward model also reads how surprised its own language model is; needs tied embeddings."""
+    """The reward model also reads how surprised its own language model is; needs tied embeddings. Not where the agent
+    is no model, and the reward model starts from random weights."""
     epochs: Annotated[float, Flag(low=0.01)] = 3.0
     """Passes over the labelled trees."""
     learning_rate: float = 3e-4
@@ -74,8 +75,25 @@ QUICK = {
 }
 """Settings of `stepreward run --quick`: a whole report in about a minute, with wide intervals."""
 
-OF_WORLD: dict[WorldName, dict[str, int]] = {
+_AGENTS: dict[str, Any] = {
+    "train_problems": 200, "validation_problems": 25, "held_out_samples": 8, "search_problems": 25,
+}  # fmt: skip
+_SLOW: dict[str, Any] = {
+    "train_problems": 60, "validation_problems": 10, "train_samples": 2, "held_out_samples": 2, "rollouts": 4,
+    "epochs": 6.0,
+}  # fmt: skip
+_BY_CHANCE: dict[str, Any] = {
+    **_SLOW, "train_problems": 120, "validation_problems": 15, "estimator": "math-shepherd", "transform": "soft",
+    "rollouts": 2,
+}  # fmt: skip
+OF_WORLD: dict[WorldName, dict[str, Any]] = {
     "arithmetic": {},
-    "tools": {"train_problems": 200, "validation_problems": 25, "held_out_samples": 8, "search_problems": 25},
+    "tools": _AGENTS,
+    "retrieval": _AGENTS,
+    "graph-retrieval": _AGENTS,
+    "repository": _SLOW,
+    # Agents that act by chance have no step after which all is lost: what an action is worth is the share that is won.
+    "textworld": _BY_CHANCE,
+    "web": _BY_CHANCE,
 }
 """Settings of a world where no flag sets them: an episode costs more than a solution."""

@@ -165,4 +165,5 @@ def guided(
     """One graded episode of each problem in which the best-scored of several actions is executed every time."""
     how = {"beams": 1, "width": settings.width, "aggregate": "last"}
     found = (search["beam"].take({"problem": p, "key": key.fold(p.id)}, **how) for p in problems)
-    return run_flows([with_outcome(flow, p) for flow, p in zip(found, problems, strict=True)], driver, progress)
+    flows = [with_outcome(flow, p, acts=True) for flow, p in zip(found, problems, strict=True)]
+    return run_flows(flows, driver, progress)

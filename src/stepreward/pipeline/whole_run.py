@@ -33,16 +33,18 @@ from stepreward.label.rollouts import named
 from stepreward.pipeline import stages
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.run_report import build_page
-from stepreward.pipeline.run_settings import POLICIES, RunSettings
-from stepreward.pipeline.world import World, open_world
+from stepreward.pipeline.run_settings import RunSettings
+from stepreward.pipeline.world import World, open_world, policy_name, writer
 from stepreward.policies.loading import located
-from stepreward.policies.local import LocalPolicy
 from stepreward.policies.model_sources import resolve
 from stepreward.report.page import TreeView, write
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.record import PerStep
+from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.scratch import starting_model
+from stepreward.train.settings import SCRATCH
 from stepreward.train.trainer import train
 
 SCHEMA = "stepreward/summary/1"
@@ -72,12 +74,15 @@ class Run:
         self.out, s = out, settings or RunSettings()
         stages.require_methods(s)
         # The summary tells which they were.
-        transform, policy = transform_of(s.estimator, s.transform).name, s.policy or POLICIES[s.world]
-        self.settings = replace(s, transform=transform, policy=policy)
+        written_by, self.backbone = writer(s)
+        # A fresh model has no language yet that could be surprised.
+        surprise = s.surprise and self.backbone != SCRATCH
+        transform = transform_of(s.estimator, s.transform).name
+        self.settings = replace(s, transform=transform, policy=policy_name(s), surprise=surprise)
         self.world: World = open_world(self.settings, grader)
-        writer, environment = LocalPolicy.load(self.settings.policy), self.world.environment
-        self.policy = writer if environment is None else Agent(writer, environment)
-        if self.settings.surprise and not AutoConfig.from_pretrained(located(self.settings.policy)).tie_word_embeddings:
+        environment = self.world.environment
+        self.policy = written_by if environment is None else Agent(written_by, environment)
+        if surprise and not AutoConfig.from_pretrained(located(self.backbone)).tie_word_embeddings:
             what = f"the setting needs tied embeddings, and those of {self.settings.policy} are not tied"
             raise InputError(what, remedy="pass --no-surprise")
         # Settings that fail must not claim the folder: it could then not be used with corrected ones.
@@ -101,10 +106,7 @@ class Run:
         training, *retrained = [self._train(labels, seed) for seed in self._seeds]
         scorer = DiscriminativeScorer.load(self.out / "model")
         trees = self._score(held_out, scorer)
-        evaluation = self.folder.stage("evaluate", lambda: self._evaluate(held_out, trees, scorer))
         growing = DiscriminativeScorer.load(self.out / "model", cache_bytes="auto")
-        search = self.folder.stage("search", lambda: self._search(growing))
-        acting = self.folder.stage("acting", lambda: self._acting(held_out)) if self.world.environment else None
         summary = {
             "schema": SCHEMA,
             "settings": asdict(self.settings),
@@ -112,10 +114,12 @@ class Run:
             "label": label,
             "train": training,
             "retrained": retrained,
-            "evaluate": evaluation,
-            "search": search,
         }
-        summary |= {"acting": acting} if acting else {}
+        if self.world.answers:
+            summary["evaluate"] = self.folder.stage("evaluate", lambda: self._evaluate(held_out, trees, scorer))
+            summary["search"] = self.folder.stage("search", lambda: self._search(growing))
+        if self.world.environment is not None:
+            summary["acting"] = self.folder.stage("acting", lambda: self._acting(held_out))
         write_json(self.out / "summary.json", summary)
         # The report shows trees that hold both right and wrong solutions.
         mixed = [tree for tree in trees if 0.3 <= np.nanmean(tree.outcomes) <= 0.7] if trees else []
@@ -130,7 +134,8 @@ class Run:
         return lambda done, total, detail: self.on_progress(stage, done, total, detail)
 
     def _driver(self, scorer: DiscriminativeScorer | None = None) -> Driver:
-        return Driver(policy=self.policy, grader=self.world.grader, scorer=scorer, log=self.log)
+        w = self.world
+        return Driver(policy=self.policy, grader=w.grader, scorer=scorer, log=self.log, window=w.window)
 
     def _samples(self, which: str) -> tuple[list[list[Trajectory]], Bill]:
         s, w = self.settings, self.world
@@ -186,9 +191,13 @@ class Run:
         def numbers() -> dict[str, Any]:
             objective = stages.training_of(s).loss()
             record = objective.record(PerStep(), surprise=s.surprise)
-            model = StepRewardModel.from_backbone(resolve(s.policy), record, seed=seed)
+            trees = labelled_trees(labels, objective)
+            if self.backbone == SCRATCH:
+                model: Trainable = starting_model(SCRATCH, trees, record=record, seed=seed)
+            else:
+                model = StepRewardModel.from_backbone(resolve(self.backbone), record, seed=seed)
             result = train(
-                labelled_trees(labels, objective),
+                trees,
                 model,
                 self.out / f"model{suffix}",
                 replace(stages.training_of(s), seed=seed),
@@ -281,7 +290,7 @@ class Run:
             scorer = DiscriminativeScorer.load(self.out / f"model{suffix}", cache_bytes="auto")
             progress = self._progress(f"act{suffix}")
             found = stages.guided(self.world.held_out, s, key.fold(seed), self._driver(scorer), progress)
-            rows.append([0.0 if one.answer is None else grade for one, grade in found])
+            rows.append([0.0 if self.world.answers and one.answer is None else grade for one, grade in found])
             chosen = [one.trajectories()[one.chosen] for one, _ in found if one.chosen >= 0]
             actions.append(np.mean([int(t.action.sum()) for t in chosen]))
         table = np.array(rows)

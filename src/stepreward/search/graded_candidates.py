@@ -7,15 +7,16 @@ from stepreward.core.types import Problem
 from stepreward.search.candidates import Found
 
 
-def with_outcome(search: Flow[Found], problem: Problem) -> Flow[tuple[Found, float]]:
+def with_outcome(search: Flow[Found], problem: Problem, *, acts: bool = False) -> Flow[tuple[Found, float]]:
     """A search, and the grade of the candidate that it chose: 0 where it chose none, or one cut before its end.
 
     A solution that was cut has no answer; samples are graded in the same way. The grade is NaN where the problem has no
-    reference and no tests, or the answer could not be graded.
+    reference and no tests, or the answer could not be graded. Where the search acts, its environment may decide without
+    either.
     """
     found = yield from search
     trajectory = found.trajectory
-    if not problem.gradable:
+    if not (acts or problem.gradable):
         return found, float("nan")
     if trajectory is None or not trajectory.steps or not trajectory.terminal:
         return found, 0.0

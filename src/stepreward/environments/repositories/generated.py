@@ -13,7 +13,7 @@ from stepreward.core.catalog import generate
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Flag
-from stepreward.environments.repositories.edit_commands import COMMANDS
+from stepreward.environments.repositories.edit_commands import COMMANDS, edit_between
 from stepreward.environments.repositories.functions import FUNCTIONS, SmallFunction
 from stepreward.environments.repositories.planted_bugs import BUGS, Bug, Planted, bugs_of
 
@@ -124,7 +124,7 @@ def _problem(
     texts = {name: repository.module(name, {}) for name in repository.modules}
     wrong = repository.module(module, {function.name: wrong_source})
     path = f"{repository.name}/{module}.py"
-    mend = _mend(path, wrong, texts[module])
+    mend = edit_between(path, wrong, texts[module])
     files = {f"{repository.name}/{name}.py": text for name, text in texts.items()}
     files |= {path: wrong, f"{repository.name}/__init__.py": ""}
     files[f"tests/test_{repository.name}.py"] = _test_file(repository, tests, right)
@@ -152,16 +152,6 @@ def _results(
         except Exception as error:
             made.append(type(error).__name__)
     return made
-
-
-def _mend(path: str, wrong: str, right: str) -> dict[str, str]:
-    """The smallest edit of whole lines whose old text stands once in the wrong module."""
-    old, new = wrong.splitlines(), right.splitlines()
-    at = next(i for i, (one, other) in enumerate(zip(old, new, strict=True)) if one != other)
-    first = at
-    while wrong.count("\n".join(old[first : at + 1]) + "\n") > 1:
-        first -= 1
-    return {"path": path, "old": "\n".join(old[first : at + 1]) + "\n", "new": "\n".join(new[first : at + 1]) + "\n"}
 
 
 def _test_file(repository: _Repository, tests: Sequence[tuple[str, list[Any]]], right: Sequence[str]) -> str:
