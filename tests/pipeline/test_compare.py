@@ -110,6 +110,7 @@ def test_every_search_is_compared_or_named_with_the_reason_why_not() -> None:
         "glore-global": "needs a policy that follows requests in words",
         "glore-local": "needs a policy that follows requests in words",
         "rearter-explained": "needs a policy that follows requests in words",
+        "guided-retry": "needs a policy that follows requests in words",
         "reflexion": "needs a policy that follows requests in words",
         "intervention": "needs a stronger policy",
         "self-certainty": "needs a policy that measures its certainty",

@@ -24,7 +24,7 @@ from stepreward.environments.episode_pool import EpisodePool
 from stepreward.search.candidates import Candidate, Found
 from tests.search.test_conformance import DEPTH, EVERY, KEY, METHODS, ByDigit, Sum, digit, problem
 
-REQUESTS = {"reflexion", "rearter-explained"}
+REQUESTS = {"reflexion", "rearter-explained", "guided-retry"}
 """Those that ask the policy for words."""
 
 
@@ -199,3 +199,91 @@ def test_without_doubt_nothing_is_explained() -> None:
         )
     ).result
     assert said(found) == said(plain)
+
+
+class Rising:
+    """Gives an action the digit in it, out of ten; anything else nothing."""
+
+    name, batch_size = "rising", 64
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        values = [
+            np.array([int(s.text.strip()) / 10 if s.kind == "action" else np.nan for s in q.steps]) for q in questions
+        ]
+        return [Scored(one, one.size, one.size) for one in values]
+
+
+class Improving:
+    """Proposes 1, and one more than what a request says was not executed."""
+
+    name, batch_size, concurrency = "improving", 64, 1
+
+    def __init__(self) -> None:
+        self.asked: list[Propose] = []
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        self.asked += questions
+        return [[self._one(q)] * q.n for q in questions]
+
+    def _one(self, question: Propose) -> Continuation:
+        if not question.acts:
+            return Continuation((Step("Too small."),), True, 1)
+        lines = question.problem.text.splitlines()
+        before = [line for line in lines if line.isdigit()]
+        return Continuation((Step(f"{int(before[-1]) + 1 if before else 1}\n"),), True, 1)
+
+
+def retried(**how: Any) -> tuple[list[str], Improving, EpisodePool]:
+    policy, pool = Improving(), EpisodePool(Noting, "noting")
+    driver = Driver(policy=Agent(policy, pool), scorer=Rising(), grader=Numbers2())
+    found = next(driver.run([search["guided-retry"](Problem("p", "Say a number."), KEY, **how)])).result
+    pool.close()
+    assert found.trajectory is not None
+    return [s.text.strip() for s in found.trajectory.steps if s.kind == "action"], policy, pool
+
+
+class Noting:
+    """Shows what was done; over after two actions."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def reset(self, problem: Problem) -> Observation:
+        return Observation.of("Begin.")
+
+    def act(self, action: Step) -> Observation:
+        self.done += 1
+        return Observation.of(f"did {action.text}", done=self.done == 2, outcome=1.0)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def test_an_action_below_the_threshold_is_asked_for_again_and_the_best_is_executed() -> None:
+    texts, policy, pool = retried(doubt=0.35)
+    # 1, then 2, 3 and 4, which is above the threshold; alike after it.
+    assert texts == ["4", "4"]
+    # What was not taken was not executed.
+    assert pool.executed == 2
+    requests = [q.problem.text for q in policy.asked if q.acts and "was not executed" in q.problem.text]
+    assert len(requests) == 6
+    assert "a reward model gives it 0.10 of 1.\n1\n\nToo small.\nPropose another one." in requests[0]
+
+
+@pytest.mark.parametrize(
+    ("how", "texts"),
+    [
+        ({"doubt": 0.9}, ["4", "4"]), ({"doubt": 0.9, "retries": 1}, ["2", "2"]), ({"doubt": 0.05}, ["1", "1"]),
+        ({"doubt": 0.9, "most": 4}, ["4", "2"]),
+    ],
+)  # fmt: skip
+def test_retries_are_bounded_for_a_step_and_for_a_solution(how: dict[str, Any], texts: list[str]) -> None:
+    made, policy, _ = retried(**how)
+    assert made == texts
+    assert sum(q.acts for q in policy.asked) == sum(map(int, texts))
+
+
+def test_without_an_explanation_the_score_is_told_alone() -> None:
+    texts, policy, _ = retried(doubt=0.35, explain_request="")
+    assert texts == ["4", "4"]
+    assert all(q.acts for q in policy.asked)

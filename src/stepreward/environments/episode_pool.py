@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from stepreward.core.errors import EpisodeError
 from stepreward.core.prefix_names import Name, Prefix, prefix_of
-from stepreward.core.runtime.acts import Act, Environment, Forkable, Observation
+from stepreward.core.runtime.acts import Act, Environment, Forkable, Observation, episode_of
 from stepreward.core.types import Problem, Step
 
 KNOWN = 65_536
 """Observations that are kept, so that a grade, or a step that is tried again, executes nothing."""
 _Place = tuple[str, Name]
-"""The problem's id, and the name of the steps."""
+"""The id of the episode's problem, and the name of the steps."""
 
 
 @dataclass
@@ -86,8 +86,8 @@ class EpisodePool:
 
     def _answer(self, problem: Problem, steps: Prefix) -> Observation:
         with self._lock:
-            if (known := self._known.get((problem.id, steps.name))) is not None:
-                self._known.move_to_end((problem.id, steps.name))
+            if (known := self._known.get((episode_of(problem), steps.name))) is not None:
+                self._known.move_to_end((episode_of(problem), steps.name))
                 return known
         start = time.monotonic()
         if steps and steps[-1].kind == "observation":
@@ -107,12 +107,12 @@ class EpisodePool:
         after = steps.then(shown.steps)
         ended: list[_Live] = []
         with self._lock:
-            self._known[problem.id, steps.name] = shown
+            self._known[episode_of(problem), steps.name] = shown
             if shown.steps:
-                self._known[problem.id, after.name] = replace(shown, steps=(), seconds=0.0)
+                self._known[episode_of(problem), after.name] = replace(shown, steps=(), seconds=0.0)
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
-            place = (problem.id, after.name)
+            place = (episode_of(problem), after.name)
             ended += [live] if shown.done or place in self._live else []
             if not ended:
                 self._live[place] = _Live(live.environment, replace(shown, steps=()))
@@ -148,7 +148,7 @@ class EpisodePool:
         """
         with self._lock:
             for length in range(len(steps), -1, -1):
-                place = (problem.id, steps.first(length).name)
+                place = (episode_of(problem), steps.first(length).name)
                 live = self._live.get(place)
                 if live is None:
                     continue

@@ -17,7 +17,7 @@ import numpy as np
 
 from stepreward.core.errors import BudgetExhausted, Unanswered
 from stepreward.core.prefix_names import Name, prefix_of
-from stepreward.core.runtime.acts import Act, Episodes, Observation
+from stepreward.core.runtime.acts import Act, Episodes, Observation, episode_of
 from stepreward.core.runtime.flows import Continuation, Flow, Grader, Propose, Question
 from stepreward.core.segment.merging import joined
 from stepreward.core.segment.tool_calls import CALLS, CONTENT, content_of
@@ -25,7 +25,7 @@ from stepreward.core.types import Problem, Step
 
 T = TypeVar("T")
 Seen = dict[tuple[str, Name], Observation]
-"""What an environment showed after steps, by the problem's id and their name."""
+"""What an environment showed after steps, by the id of the episode's problem and their name."""
 REWARD = "reward"
 """Key of an observation's meta: the reward of the action before it."""
 
@@ -149,7 +149,7 @@ class _GrowingSample:
         if self.made is not None:
             return None
         question, problem = self._question, self._question.problem
-        shown = seen.get((problem.id, self._prefix.name))
+        shown = seen.get((episode_of(problem), self._prefix.name))
         if shown is None:
             return Act(problem, self._prefix)
         if shown.done:
@@ -157,7 +157,7 @@ class _GrowingSample:
             return None
         if shown.steps:
             self._prefix = self._prefix.then(_with_reward(shown))
-            seen[problem.id, self._prefix.name] = replace(shown, steps=())
+            seen[episode_of(problem), self._prefix.name] = replace(shown, steps=())
         left = None if question.max_tokens is None else question.max_tokens - self._tokens
         if left is not None and left < 1:
             self._end(truncated=True)
@@ -225,7 +225,7 @@ class GradedEpisodes:
 
 
 def _name(question: Act) -> tuple[str, Name]:
-    return question.problem.id, prefix_of(question.steps).name
+    return episode_of(question.problem), prefix_of(question.steps).name
 
 
 def _with_reward(shown: Observation) -> list[Step]:

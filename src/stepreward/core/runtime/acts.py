@@ -12,6 +12,11 @@ REWORDS = "rewords"
 """Key of a problem's meta: the id of the problem that it puts in other words, whose episode it has."""
 
 
+def episode_of(problem: Problem) -> str:
+    """The id of the problem whose episode a problem has: its own, or that of the one that it puts in other words."""
+    return str(problem.meta.get(REWORDS, problem.id))
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """Requests what an environment shows after steps; the answer is an `Observation`.

@@ -18,7 +18,12 @@ from stepreward.search.repair import follow_up
 
 EXPLAIN = "The last step above is doubtful:\n{step}\nSay briefly what is wrong with it and what to do instead."
 AGAIN = "A step that was tried next is doubtful:\n{step}\n{notes}\nGo on with a better step."
-"""Requests that follow a prefix with a doubtful step, and the problem; `{step}` and `{notes}` are filled in."""
+"""Requests after a prefix with a doubtful step, and after the problem, with `{step}`, `{score}` and `{notes}`."""
+RETRY = (
+    "An action that was proposed next was not executed: a reward model gives it {score} of 1.\n{step}\n{notes}\n"
+    "Propose another one."
+)
+"""Request to an agent whose action was scored before it is executed."""
 
 
 @search.method(
@@ -41,6 +46,7 @@ def explained_search(
     gain: float = 0.05,
     doubt: float = 0.25,
     most: int = 2,
+    retries: Count = 1,
     explain_request: str = EXPLAIN,
     again_request: str = AGAIN,
     max_steps: MaxSteps = 40,
@@ -49,6 +55,7 @@ def explained_search(
 ) -> Flow[Found]:
     """Searches as `rearter`, and samples steps again with the policy's own critique where the best one is doubtful.
 
+    A step that stays doubtful is asked for again up to `retries` times, each time with the critique of the best so far.
     With `doubt=0` or `most=0` it is `rearter`.
 
     Args:
@@ -57,8 +64,9 @@ def explained_search(
         beams, width, ahead, rate, gain, max_steps, aggregate, vote: as of `rearter`.
         doubt: below this corrected score the best new step of a beam is doubtful; the authors take 0.25 with a local
             reward model and 0.5 with a remote one.
-        most: explanations asked for at most.
-        explain_request: request after a prefix and the doubtful step.
+        most: times that a step is asked for again, at most, in the whole solution.
+        retries: times that one step is asked for again, at most.
+        explain_request: request after a prefix and the doubtful step; empty for no explanation: the score says enough.
         again_request: request after the problem, with the explanation.
     """
     growth = Growth(problem, key, aggregate)
@@ -68,12 +76,20 @@ def explained_search(
     def again(parent: Candidate, doubtful: Candidate) -> Flow[list[Candidate]]:
         nonlocal explained
         explained += 1
-        step = doubtful.steps[-1].text
-        draft = "".join(one.text for one in doubtful.steps)
-        notes = yield from growth.reply(follow_up(problem, draft, explain_request.replace("{step}", step)))
-        wording = follow_up(problem, "", again_request.replace("{step}", step).replace("{notes}", notes))
+        step, notes = doubtful.steps[-1].text, ""
+        score = f"{doubtful.scores[-1]:.2f}"
+
+        def filled(request: str) -> str:
+            return request.replace("{step}", step).replace("{score}", score).replace("{notes}", notes)
+
+        if explain_request:
+            draft = "".join(one.text for one in doubtful.steps)
+            notes = yield from growth.reply(follow_up(problem, draft, filled(explain_request)))
+            if not notes:
+                return []
+        wording = follow_up(problem, "", filled(again_request))
         keys = [key.fold("explained", wording.id, explained)]
-        (more,) = (yield from growth.grow([parent], width, keys=keys, problem=wording)) if notes else ([],)
+        (more,) = yield from growth.grow([parent], width, keys=keys, problem=wording)
         return more
 
     def keep(kept: Sequence[Candidate], grown: list[list[Candidate]]) -> Flow[list[Candidate]]:
@@ -81,13 +97,32 @@ def explained_search(
         ranks = [*(yield from rank(scored))]
         at = sum(one.finished for one in kept)
         for parent, below in zip(growth.open(kept), grown, strict=False):
-            own = range(at, at + len(below))
+            own = [*range(at, at + len(below))]
             at += len(below)
-            best = max(own, key=lambda i: ranks[i], default=-1)
-            if best >= 0 and ranks[best] < doubt and explained < most and growth.open([parent]):
+            for _ in range(retries):
+                best = max(own, key=lambda i: ranks[i], default=-1)
+                if best < 0 or ranks[best] >= doubt or explained >= most or not growth.open([parent]):
+                    break
                 more = yield from again(parent, scored[best])
+                own += range(len(scored), len(scored) + len(more))
                 scored, ranks = [*scored, *more], [*ranks, *(yield from rank(more))]
         order = sorted(range(len(scored)), key=lambda i: -ranks[i])
         return [scored[i] for i in order[:beams]]
 
     return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
+
+
+search.preset(
+    "guided-retry",
+    of="rearter-explained",
+    note="ours: an agent's action is scored before it is executed, asked for again with the score and a critique while "
+    "it is below a threshold, and the best one executed: the loop of guided GUI agents (GuidNav scores candidates at "
+    "every step and retries, GUI-Shepherd ranks them; their numbers are in no source that we could read)",
+    width=1,
+    ahead=0,
+    doubt=0.5,
+    most=1_000,
+    retries=3,
+    again_request=RETRY,
+    budget=budgets.width,
+)
