@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ from benchmarks import need
 from stepreward.cli.benchmark import measure
 from stepreward.core.catalog import bench
 from stepreward.core.measure.step_metrics import ragged
-from stepreward.core.types import Floats, Trajectory
+from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import RecordedScorer
+from stepreward.evaluate.published import published
 from stepreward.formats.registry import read
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "agent_process_bench" / "judges"
+EXPERTS = ROOT.parent / "shared" / "data" / "agent_reward_bench"
 PAGE = ROOT / "docs" / "results" / "agent-judges.md"
 SETS = {"hotpotqa": "HotpotQA", "gaia_dev": "GAIA", "bfcl": "BFCL", "tau2": "tau2-Bench", "": "all"}
 METRICS = {"step_accuracy": "steps", "first_error_accuracy": "first error"}
@@ -58,13 +62,34 @@ $ stepreward evaluate --benchmark agent-process-bench --data eval/results
 The same command measures predictions of your own in that layout, `RUN/bfcl__RUN.jsonl`: of several verdicts on a chat
 the latest counts, and chats without one count as silent.
 """
+SUCCESS = """
+## AgentRewardBench
+
+Experts said of runs of web agents whether they succeeded, and 13 judges said the same. The judgments are published with
+the runs, outside the authors' repository, which is what could be read. So the judges' numbers below are the published
+ones ([arXiv:2504.08942](https://arxiv.org/abs/2504.08942)), and ours, from the experts' own file, are what to read them
+against. Of the {runs:,} runs of the test split {share:.1f} % succeeded: the precision of a judge that always says so.
+Of the {both} of them that a second expert saw the two agree on {agreed:.1f} %. *F1 of both* is the harmonic mean of the
+printed precision and recall.
+
+```console
+$ stepreward evaluate --benchmark agent-reward-bench --data trajectories/judgments
+```
+
+measures judgments in the authors' folders, with their `annotations.csv` and `splits.csv` in a folder above. It was
+tried on folders made by hand in that layout, which the authors' programs write and read.
+
+Precision by site; in percent.
+
+"""
 
 
 def main(*, quick: bool = False) -> dict[str, Any]:
     """Every judge, and what needs no judge."""
     need(DATA)
+    need(EXPERTS)
     made = measure("agent-process-bench", DATA / "GPT-5.2" if quick else DATA, [], {})
-    return {**made, "blind": blind()}
+    return {**made, "blind": blind(), "agent_reward_bench": experts()}
 
 
 def blind() -> dict[str, Any]:
@@ -86,6 +111,30 @@ def commonest(chats: list[Trajectory]) -> dict[str, Any]:
     said = [one.with_columns({"score:place": best[row, : len(one)]}) for row, one in enumerate(chats)]
     made: BenchResult = bench["agent-process-bench"].take({"scorer": RecordedScorer(said, "place"), "data": said})
     return made.to_json()
+
+
+def experts() -> dict[str, Any]:
+    """AgentRewardBench's experts as judges: one who always says success, and the second expert of a run."""
+    with (EXPERTS / "splits.csv").open(newline="") as file:
+        splits = {row["task_id"]: row["split"] for row in csv.DictReader(file)}
+    verdicts: dict[tuple[str, ...], list[float]] = {}
+    with (EXPERTS / "annotations.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            said = {"Successful": 1.0, "Unsuccessful": 0.0}.get(row["trajectory_success"], float("nan"))
+            verdicts.setdefault((row["benchmark"], row["model_name"], row["task_id"]), []).append(said)
+    runs = []
+    for (site, agent, task), given in verdicts.items():
+        subset = "workarena++" if site == "workarena" and "l2" in task.lower() else site
+        split = splits[task.replace(".resized", "").replace(".improved", "")]
+        second = given[1] if len(given) > 1 else float("nan")
+        columns = {"score:second": np.array([second]), "score:yes": np.ones(1)}
+        run = Trajectory(Problem(task, ""), (Step(f"{agent}\n"),), given[0], columns=columns)
+        runs.append(replace(run, facts={"subset": subset, "split": split}))
+    found = {}
+    for name in ("yes", "second"):
+        made: BenchResult = bench["agent-reward-bench"].take({"scorer": RecordedScorer(runs, name), "data": runs})
+        found[name] = made.to_json()
+    return found
 
 
 def page(made: dict[str, Any]) -> str:
@@ -127,7 +176,31 @@ def page(made: dict[str, Any]) -> str:
             cells = [f"{100 * _value(one, group, name):.1f}" for group in SETS]
             parts.append(f"| {judge} | {' | '.join(cells)} | {100 * _value(one, '', 'silent'):.1f} |\n")
     parts.append(f"\n{made['rows']:,} chats. {next(iter(made['scorers'].values()))['protocol']}\n")
-    return "".join(parts)
+    return "".join([*parts, *_experts(made["agent_reward_bench"])])
+
+
+def _experts(found: dict[str, Any]) -> Iterator[str]:
+    """What experts alone say of AgentRewardBench, beside the published numbers of its judges."""
+    yes, second = found["yes"], found["second"]
+    yield SUCCESS.format(
+        agreed=100 * _value(second, "", "accuracy"), both=second["metrics"]["accuracy"]["n"],
+        runs=yes["metrics"]["precision"]["n"], share=100 * _value(yes, "", "success"),
+    )  # fmt: skip
+    printed: dict[str, dict[tuple[str, str], float]] = {}
+    for one in published("agent-reward-bench"):
+        printed.setdefault(one.model, {})[one.group, one.metric] = one.value
+    sites = list(yes["groups"])
+    yield f"| judge | precision | recall | F1 | F1 of both | {' | '.join(sites)} |\n|{'---|' * (5 + len(sites))}\n"
+    for judge, of in sorted(printed.items(), key=lambda pair: -pair[1]["", "precision"]):
+        precision, recall, f1 = (of["", name] for name in ("precision", "recall", "f1"))
+        cells = [f"{of[site, 'precision']:.1f}" for site in sites]
+        both = 2 * precision * recall / (precision + recall)
+        yield f"| `{judge}` | {precision:.1f} | {recall:.1f} | {f1:.1f} | {both:.1f} | {' | '.join(cells)} |\n"
+    for name, one in (("ours: the second expert", second), ("ours: always says success", yes)):
+        whole = [f"{100 * _value(one, '', metric):.1f}" for metric in ("precision", "recall", "f1")]
+        # The second expert saw too few runs of most sites.
+        cells = [f"{100 * _value(one, site, 'precision'):.1f}" if one is yes else "" for site in sites]
+        yield f"| {name} | {' | '.join(whole)} | | {' | '.join(cells)} |\n"
 
 
 def _value(one: dict[str, Any], group: str, metric: str) -> float:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import literal
+from benchmarks import literal, literal_agents
 from benchmarks.literal import Numbers, Row
 from stepreward.core.catalog import bench
 from stepreward.core.keys import Key
@@ -284,6 +284,29 @@ def of_rewards(rng: np.random.Generator) -> Iterator[Found]:
     yield "distances", RANDOM, ours, {"starc": literal.starc(*given, 0.9), "epic": literal.epic(*given[:2], 0.9)}
 
 
+def of_runs(rng: np.random.Generator, n: int) -> Iterator[Found]:
+    """Benchmarks of agents' whole runs, and of reports of errors and failure modes."""
+    runs = [replace(one, outcome=float(rng.random() < 0.4)) for one in solutions(rng, n)]
+    ours = measured("agent-reward-bench", runs, threshold=0.35)
+    yield "agent-reward-bench", RANDOM, ours, literal_agents.agent_reward_bench(plain(runs), 0.35)
+
+    def errors(spans: int) -> list[list[str]]:
+        return [[str(rng.integers(spans)), str(rng.choice(["tool", "goal", "form"]))] for _ in range(rng.integers(5))]
+
+    traces = [replace(one, facts={"errors": errors(len(one)), "errors:v": errors(len(one))}) for one in runs]
+    named = [
+        ([(at, of) for at, of in one.facts["errors"]], [(at, of) for at, of in one.facts["errors:v"]]) for one in traces
+    ]
+    yield "trail", RANDOM, measured("trail", traces), literal_agents.trail(named)
+
+    def modes() -> dict[str, int | None]:
+        return {mode: (None, 0, 0, 1)[rng.integers(4)] for mode in ("1.1", "2.3", "3.2")}
+
+    failures = [replace(one, facts={"modes": modes(), "modes:v": modes()}) for one in runs]
+    both = [(one.facts["modes"], one.facts["modes:v"]) for one in failures]
+    yield "mast", RANDOM, measured("mast", failures), literal_agents.mast(both)
+
+
 def of_real_verifiers() -> Iterator[Found]:
     """Recorded scores of real verifiers."""
     folder = DATA / "processbench_prm_scores"
@@ -317,6 +340,7 @@ def table(*, quick: bool = False) -> list[dict[str, Any]]:
     """One row a benchmark, data and metric: our number, the literal one, their distance."""
     rng, n = np.random.default_rng(0), 96 if quick else 240
     parts = [of_steps(rng, n), of_comparisons(rng, n), of_samples(rng, n), of_agents(rng, n), of_rewards(rng)]
+    parts.append(of_runs(rng, n))
     if not quick and DATA.exists():
         parts.append(of_real_verifiers())
     return [

@@ -26,7 +26,9 @@ from tests.effort import scaled
 
 from .examples import EXAMPLES, FOLDER
 
-JOINED = frozenset({"agent-process-bench-judge", "pool", "process-bench-scores"})
+JOINED = frozenset({
+    "agent-process-bench-judge", "agent-reward-bench", "agent-reward-bench-judgment", "pool", "process-bench-scores",
+})  # fmt: skip
 """Formats of two files; their examples are rows as joined."""
 LOSSLESS = (
     "actprm", "bigbench-mistake", "comparisons", "er-prm", "implicit-prm", "masprm", "math-shepherd", "mp-bench",

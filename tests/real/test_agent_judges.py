@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from benchmarks.agent_judges import DATA, PAGE, ROUNDED
+from benchmarks.agent_judges import DATA, EXPERTS, PAGE, ROUNDED, experts
 
 from stepreward.cli.benchmark import measure
+from stepreward.evaluate.published import published
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not DATA.exists(), reason="needs the data")]
 
@@ -44,3 +46,25 @@ def test_a_judge_by_loops_and_as_published(judge: str) -> None:
         assert abs(100 * found[metric]["value"] - value) <= ROUNDED
     assert f"| {judge} |" in PAGE.read_text(encoding="utf-8")
     assert f"| {100 * hits / steps:.1f} / {printed['step_accuracy']:.1f} [" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not EXPERTS.exists(), reason="needs the data")
+def test_what_experts_alone_say_by_loops() -> None:
+    with (EXPERTS / "splits.csv").open(newline="") as file:
+        test = {row["task_id"] for row in csv.DictReader(file) if row["split"] == "test"}
+    first: dict[tuple[str, str], str] = {}
+    agreed = []
+    with (EXPERTS / "annotations.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            run, said = (row["task_id"], row["model_name"]), row["trajectory_success"]
+            if run[0].replace(".resized", "").replace(".improved", "") not in test:
+                continue
+            if run in first and "Unsure" not in (said, first[run]):
+                agreed.append(said == first[run])
+            first.setdefault(run, said)
+    made = experts()
+    wins = sum(said == "Successful" for said in first.values())
+    assert made["yes"]["metrics"]["precision"]["value"] == pytest.approx(wins / len(first), abs=1e-12)
+    assert made["second"]["metrics"]["accuracy"]["value"] == pytest.approx(sum(agreed) / len(agreed), abs=1e-12)
+    sizes = {one.group: one.rows for one in published("agent-reward-bench") if one.group}
+    assert {name: one["precision"]["n"] for name, one in made["yes"]["groups"].items()} == sizes

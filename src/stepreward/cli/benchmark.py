@@ -142,7 +142,7 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
     if data.is_dir() and not is_saved(data) and not is_own_folder(data):
         endings = {".json", ".jsonl", ".parquet", ".gz"}
         within = [
-            path for path in (*data.iterdir(), *data.glob("*/*")) if endings & {one.lower() for one in path.suffixes}
+            path for path in data.rglob("*") if endings & {one.lower() for one in path.suffixes} and path.is_file()
         ]
         # Folders in a folder are read where it holds no file itself, as a folder of judges does.
         files = sorted([path for path in within if path.parent == data] or within)

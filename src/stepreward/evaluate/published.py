@@ -72,6 +72,25 @@ _AGENT_PROCESS_BENCH: Mapping[str, tuple[float, ...]] = {
     "Qwen3-30B-A3B-Thinking-2507": (70.0, 64.8, 53.1, 46.4, 73.2, 35.2, 71.8, 61.6, 68.5, 52.0),
 }
 _AGENT_PROCESS_BENCH_ROWS: Mapping[str, int] = {"hotpotqa": 250, "gaia_dev": 250, "bfcl": 250, "tau2": 250, "": 1000}
+_AGENT_REWARD_BENCH: Mapping[str, tuple[float, ...]] = {
+    "functional": (83.8, 55.9, 67.1, 25.0, 85.2, 79.0, 100.0, 83.3),
+    "aer": (67.7, 71.9, 69.7, 83.3, 56.0, 68.8, 100.0, 66.7),
+    "aerv": (67.6, 71.5, 69.5, 83.3, 61.2, 67.6, 96.4, 59.3),
+    "nnetnav": (52.5, 82.4, 64.1, 20.8, 54.5, 54.3, 77.3, 43.2),
+    "claude-3.7-sonnet-noscreen": (68.8, 81.6, 74.7, 87.5, 61.0, 69.3, 85.0, 66.7),
+    "gpt-4o-noscreen": (69.8, 83.1, 75.9, 77.8, 63.0, 70.2, 94.6, 63.0),
+    "gpt-4o-mini-noscreen": (61.5, 86.1, 71.7, 80.0, 57.9, 63.5, 84.2, 49.4),
+    "llama-3.3-70b-noscreen": (67.7, 79.0, 72.9, 75.0, 59.6, 68.2, 94.3, 62.7),
+    "qwen-2.5-vl-noscreen": (64.3, 89.8, 75.0, 72.7, 59.3, 63.6, 87.2, 60.3),
+    "claude-3.7-sonnet-noaxtree": (69.4, 76.3, 72.7, 71.4, 64.8, 69.3, 85.3, 66.7),
+    "gpt-4o-noaxtree": (68.1, 80.3, 73.7, 77.8, 60.7, 69.9, 93.8, 59.6),
+    "gpt-4o-mini-noaxtree": (64.5, 78.3, 70.8, 80.0, 57.4, 66.9, 90.3, 54.8),
+    "qwen-2.5-vl-noaxtree": (64.5, 86.1, 73.7, 70.0, 58.5, 62.9, 93.8, 64.4),
+}
+"""By the judge's folder: precision, recall and F1 over all, then precision by benchmark."""
+_AGENT_REWARD_BENCH_ROWS: Mapping[str, int] = {
+    "assistantbench": 108, "visualwebarena": 276, "webarena": 310, "workarena": 64, "workarena++": 348,
+}  # fmt: skip
 
 
 _PRM_BENCH_ROWS = 6211
@@ -92,6 +111,14 @@ def published(benchmark: str) -> Iterator[Published]:
             yield Published(benchmark, model, "", "prm_score", overall, _PRM_BENCH_ROWS, source)
             for group, value in zip(("simplicity", "soundness", "sensitivity"), by_group, strict=True):
                 yield Published(benchmark, model, "", group, value, _PRM_BENCH_ROWS, source)
+    elif benchmark == "agent-reward-bench":
+        source = "results.csv of the authors, arXiv:2504.08942"
+        total = sum(_AGENT_REWARD_BENCH_ROWS.values())
+        for model, row in _AGENT_REWARD_BENCH.items():
+            for metric, value in zip(("precision", "recall", "f1"), row[:3], strict=True):
+                yield Published(benchmark, model, "", metric, value, total, source)
+            for (group, rows), value in zip(_AGENT_REWARD_BENCH_ROWS.items(), row[3:], strict=True):
+                yield Published(benchmark, model, group, "precision", value, rows, source)
     elif benchmark == "agent-process-bench":
         source = "arXiv:2603.14465, table of results"
         for model, both in _AGENT_PROCESS_BENCH.items():

@@ -22,7 +22,8 @@ NEXT_STEP = frozenset({"tool-comp", "web-prm-bench", "web-reward-bench"})
 """Benchmarks of next steps: candidates share all steps but the last, whose score alone is compared."""
 STEP_LEVEL = frozenset({
     "agent-process-bench", "calibration", "first-error-accuracy", "hard2verify", "mp-bench", "mr-score", "prm-bench",
-    "process-bench", "reason-eval", "reward-distance", "socratic-prm-bench", "visual-process-bench", "who-and-when",
+    "process-bench", "reason-eval", "reward-distance", "socratic-prm-bench", "trail", "visual-process-bench",
+    "who-and-when",
 })  # fmt: skip
 """Benchmarks that compare step scores with step labels, which a step's place alone predicts to some degree."""
 

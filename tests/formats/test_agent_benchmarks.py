@@ -1,0 +1,187 @@
+"""AgentRewardBench, TRAIL and MAST: verdicts by hand, and folders and files as their authors lay them out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stepreward.core.errors import InputError
+from stepreward.formats.registry import by_name, read
+from tests.cli.running import invoke
+
+from .examples import EXAMPLES, items
+
+NAN = math.nan
+JUDGMENT = EXAMPLES["agent-reward-bench-judgment"][1]
+
+
+def says(judge: str, text: str | None, **options: Any) -> float:
+    response = None if text is None else {"choices": [{"message": {"content": text}}]}
+    row = {**JUDGMENT, "judge": judge, "response": response}
+    (item,) = by_name("agent-reward-bench-judgment").read(row, 1, **options)
+    return float(item.scores[judge][0])
+
+
+@pytest.mark.parametrize(
+    ("judge", "text", "verdict"),
+    [
+        ("gpt-4o", "<success>Successful</success>", 1),
+        ("gpt-4o", "<success> 'Unsuccessful' </success> <success>Successful</success>", 0),  # the first, as the authors
+        ("gpt-4o", "It was successful.", 0),  # no tag: the authors count a failure
+        ("aer", "Thoughts: fine\nStatus: success", 1),
+        ("aerv", "Status: failure\n", 0),
+        ("nnetnav", "Thought: fine.\nReward: 4", 1),
+        ("nnetnav", "Thought: fine.\nReward: 3", 0),
+        ("gpt-4o", None, NAN),  # never answered: left out
+    ],
+)
+def test_a_judge_is_read_as_its_authors_do(judge: str, text: str | None, verdict: float) -> None:
+    np.testing.assert_equal(says(judge, text), verdict)
+
+
+def test_unread_verdicts_may_count_as_unknown() -> None:
+    assert math.isnan(says("gpt-4o", "It was successful.", unread="nan"))
+    with pytest.raises(InputError, match="neither yes nor no"):
+        says("gpt-4o", "<success>Partly</success>")
+
+
+def test_a_run_is_read_with_its_expert() -> None:
+    (run,) = items("agent-reward-bench")
+    assert [step.kind for step in run.steps] == ["observation", "action"] * 2
+    assert run.steps[1].text == "Reasoning: Search.\nAction: fill('3', 'cup')\n"
+    assert "RootWebArea" not in run.text
+    (seen,) = items("agent-reward-bench", page=True)
+    assert "RootWebArea 'Cup'" in seen.steps[2].text
+    assert (run.outcome, run.facts["subset"], run.facts["split"]) == (1.0, "webarena", "test")
+    assert items("agent-reward-bench-judgment", 2)[0].facts["subset"] == "workarena++"
+
+
+HEAD = "annotator_name,benchmark,task_id,model_name,exp_name,trajectory_success,trajectory_side_effect"
+RUNS = {
+    "webarena.1": ("Successful", 1.0), "webarena.2": ("Unsuccessful", 0.0), "webarena.3": ("Successful", 0.0),
+    "webarena.4.resized": ("Unsure", 1.0), "webarena.5": ("Unsuccessful", 1.0), "webarena.6": ("Successful", 1.0),
+}  # fmt: skip
+"""What the first expert says of each run, and the environment's reward."""
+
+
+@pytest.fixture
+def judgments(tmp_path: Path) -> Path:
+    """Six runs of one agent: one is of the split dev, and of one the expert is unsure; a second expert disagrees."""
+    root = tmp_path / "trajectories"
+    folder = root / "judgments" / "webarena" / "GenericAgent-m"
+    lines = [f"A,webarena,{task},GenericAgent-m,e,{said},No" for task, (said, _) in RUNS.items()]
+    lines.append("B,webarena,webarena.1,GenericAgent-m,e,Unsuccessful,No")
+    root.mkdir()
+    (root / "annotations.csv").write_text("\n".join([HEAD, *lines]) + "\n")
+    splits = [f"webarena.{i},webarena,{'dev' if i == 6 else 'test'}" for i in range(1, 7)]
+    (root / "splits.csv").write_text("\n".join(["task_id,benchmark,split", *splits]) + "\n")
+    for judge in ("functional", "gpt-4o-noscreen"):
+        (folder / judge).mkdir(parents=True)
+        for task, (_, reward) in RUNS.items():
+            row = {
+                "benchmark": "webarena", "goal": "Go.", "agent": "GenericAgent-m", "judge": judge,
+                "trajectory_info": {"summary_info": {"cum_reward": reward}},
+                "response": {"choices": [{"message": {"content": "<success>Successful</success>"}}]},
+            }  # fmt: skip
+            name = f"{task}_error.json" if judge != "functional" and task == "webarena.2" else f"{task}.json"
+            if name.endswith("_error.json"):
+                row = {"error": "too long", "trajectory_info": row["trajectory_info"]}
+            (folder / judge / name).write_text(json.dumps(row))
+    return root / "judgments"
+
+
+def test_one_command_measures_a_folder_of_judgments(judgments: Path) -> None:
+    made = json.loads(invoke(f"evaluate --benchmark agent-reward-bench --data {judgments} --json"))
+    rule, judge = (made["scorers"][name] for name in ("functional", "gpt-4o-noscreen"))
+    # Of the runs 1, 2, 3 and 5 the reward calls 1 and 5 a success; 1 and 3 are.
+    assert [rule["metrics"][name]["value"] for name in ("precision", "recall", "f1", "accuracy")] == [0.5] * 4
+    assert rule["groups"]["webarena"]["success"]["value"] == 0.5
+    # Who always says success has the share of successes as precision; the run without an answer is left out.
+    assert [judge["metrics"][name]["value"] for name in ("precision", "recall", "success")] == [2 / 3, 1, 2 / 3]
+    assert (judge["unscored"], judge["metrics"]["precision"]["n"]) == (1, 3)
+    every = json.loads(invoke(f"evaluate --benchmark agent-reward-bench --data {judgments} --set split= --json"))
+    assert every["scorers"]["functional"]["metrics"]["precision"]["value"] == 2 / 3
+
+
+def test_judgments_need_their_experts(judgments: Path) -> None:
+    (judgments.parent / "annotations.csv").unlink()
+    with pytest.raises(InputError, match="needs the experts' judgments"):
+        list(read(next(judgments.rglob("webarena.1.json"))))
+
+
+def test_spans_of_a_trace_are_its_steps() -> None:
+    (nested,), (alone,) = items("trail", 0), items("trail", 1)
+    assert [step.meta["span"] for step in nested.steps] == ["a", "b", "c"]
+    assert '"span_name": "step b"' in nested.steps[1].text
+    assert "step b" not in nested.steps[0].text
+    assert nested.labels.tolist() == [1, 0, 0]
+    assert nested.scores["m"].tolist() == [0, 0, 1]
+    assert nested.facts["errors:m"] == [["b", "formatting errors"], ["a", "Tool-related"]]
+    assert ([step.text for step in alone.steps], alone.facts["errors:m"]) == (["span x\n"], [])
+
+
+def test_trail_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "trail.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in EXAMPLES["trail"]))
+    made = json.loads(invoke(f"evaluate --benchmark trail --data {path} --scorer m --json"))["scorers"]
+    # Trace 1: b of b and c, and its category; trace 2: nothing. F1 of one of two with two named is 1/2.
+    values = {name: one["value"] for name, one in made["m"]["metrics"].items()}
+    assert values == pytest.approx(
+        {"location_accuracy": 1 / 4, "location_f1": 1 / 4, "joint_accuracy": 1 / 4, "joint_f1": 1 / 4,
+         # Each category is in one trace: formatting and tool-related are found, goal deviation is not.
+         "category_f1": 2 / 3}
+    )  # fmt: skip
+    assert set(made["position"]["metrics"]) == {"location_accuracy", "location_f1"}  # a scorer names no category
+    everywhere = json.loads(invoke(f"evaluate --benchmark trail --data {path} --scorer constant --threshold 1 --json"))
+    assert everywhere["scorers"]["constant"]["metrics"]["location_accuracy"]["value"] == 1  # blames all, finds all
+    assert everywhere["scorers"]["constant"]["metrics"]["location_f1"]["value"] == pytest.approx((4 / 5 + 1) / 2)
+
+
+def test_reports_are_found_in_a_judges_text() -> None:
+    row = EXAMPLES["trail"][0]
+    for text, expected in (('{broken {"errors": []} more', []), ("nothing", []), ("[1]", [])):
+        (item,) = by_name("trail").read({**row, "judged": {"m": text}}, 1)
+        assert item.facts["errors:m"] == expected
+    for wrong in ({"labels": 3}, {"judged": [1]}, {"labels": {"errors": "x"}}):
+        with pytest.raises(InputError):
+            list(by_name("trail").read({**row, **wrong}, 1))
+
+
+def test_mast_by_hand(tmp_path: Path) -> None:
+    (item,) = items("mast")
+    assert (item.labels.tolist(), item.scores["m"].tolist()) == ([0], [0])
+    assert (item.facts["modes"]["2.2"], item.facts["modes:m"]["2.1"]) == (1, None)
+    row = EXAMPLES["mast"][0]
+    clean = {**row, "trace_id": 4, "mast_annotation": dict.fromkeys(row["mast_annotation"], 0),
+             "judged": {"m": dict.fromkeys(row["mast_annotation"], 0)}}  # fmt: skip
+    path = tmp_path / "mast.json"
+    path.write_text(json.dumps([row, clean]))
+    made = json.loads(invoke(f"evaluate --benchmark mast --data {path} --scorer m --scorer constant --json"))["scorers"]
+    # Known of both: 2.2 hit, 3.1 called in vain, 3.3 missed, 1.1 and the 14 modes of the clean trace rightly absent.
+    values = {name: one["value"] for name, one in made["m"]["metrics"].items()}
+    chance = (2 * 2 + 16 * 16) / 18**2
+    half = dict.fromkeys(("precision", "recall", "f1"), 1 / 2)
+    assert values == pytest.approx({"kappa": (16 / 18 - chance) / (1 - chance), "accuracy": 16 / 18, **half})
+    assert made["m"]["groups"]["2.2"]["kappa"]["value"] == 1
+    assert made["m"]["groups"]["2.1"]["kappa"]["value"] is None  # nobody names it: agreement says nothing
+    # A scorer without modes says whether a trace fails at all: a constant one is at chance.
+    assert made["constant"]["metrics"]["kappa"]["value"] == 0
+    assert made["constant"]["metrics"]["accuracy"]["value"] == 1 / 2
+    assert made["constant"]["groups"] == {}
+    path.write_text(json.dumps([row]))
+    (known,) = {tuple(json.loads(invoke(f"evaluate --benchmark mast --data {path} --json"))["scorers"]["m"]["groups"])}
+    assert known == ("1.1", "2.2", "3.1", "3.3")  # a mode that one side leaves open is no group
+    assert "kappa" in invoke(f"evaluate --benchmark mast --data {path}")
+
+
+def test_modes_are_zero_one_or_unknown() -> None:
+    row = EXAMPLES["mast"][0]
+    bad = ({"mast_annotation": {"1.1": 2}}, {"judged": {"m": 1}}, {"trace": {"trajectory": " "}}, {"judged": "m"})
+    for wrong in bad:
+        with pytest.raises(InputError):
+            list(by_name("mast").read({**row, **wrong}, 1))
