@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tests.lanes import FILES, digest, uses
 
 ROOT = Path(__file__).parents[1]
-WORLDS = {"gymnasium", "retrieval", "repositories", "textworld", "web"}
+WORLDS = {"gymnasium", "openenv", "retrieval", "repositories", "textworld", "web"}
 WITHOUT_A_LANE = {"vllm", "ray", "quantized", "reasoning-gym", *WORLDS}
 """Extras that the lanes of versions do not install: `make vllm`, `make ray` and `make worlds` have their own versions,
 and tests of the others skip without them."""

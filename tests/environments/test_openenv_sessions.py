@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import socketserver
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
 
 import stepreward
 from stepreward.core.errors import EpisodeError, InputError
-from stepreward.core.http.websocket import WebSocket
 from stepreward.core.runtime.acts import Act
 from stepreward.core.types import Problem, Step
 from stepreward.environments.by_address import environment_at
@@ -61,79 +59,47 @@ class Counter:
         return {"type": "observation", "data": shown}
 
 
-class _Handler(socketserver.StreamRequestHandler):
-    """One connection: the schema, or a session."""
+class _Counting:
+    """What a server counts of its sessions."""
 
-    def handle(self) -> None:
-        server: Any = self.server
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += self.rfile.readline()
-        if head.startswith(b"GET /schema "):
-            body = json.dumps(SCHEMA).encode()
-            start = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-            self.wfile.write(start + body)
-            return
-        key = next(
-            line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")
-        )
-        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-        self.wfile.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-        )
-        server.open += 1
-        server.most = max(server.most, server.open)
+    def __init__(self) -> None:
+        self.open = self.most = 0
+        self.messages: list[str] = []
+
+    def session(self, connection: ServerConnection) -> None:
+        self.open += 1
+        self.most = max(self.most, self.open)
         counter = Counter()
         try:
-            while (text := self.message()) is not None:
+            for text in connection:
                 message = json.loads(text)
                 if message["type"] == "close":
                     return
-                server.messages.append(message["type"])
-                self.wfile.write(b"\x89\x02hi")
-                answer = json.dumps(counter.told(message)).encode()
-                # In two frames, one of which has a long head.
-                self.wfile.write(b"\x01\x01" + answer[:1])
-                self.wfile.write(b"\x80\x7e" + struct.pack("!H", len(answer) - 1) + answer[1:])
+                self.messages.append(message["type"])
+                if message.get("data", {}).get("why") == "gone":
+                    return
+                answer = json.dumps(counter.told(message))
+                connection.send([answer[:1], answer[1:]])
         finally:
-            server.open -= 1
-
-    def message(self) -> str | None:
-        while True:
-            head = self.rfile.read(2)
-            if len(head) < 2:
-                return None
-            kind, length = head[0] & 15, head[1] & 127
-            assert head[1] & 128, "a client masks"
-            if length > 125:
-                length = int.from_bytes(self.rfile.read(2 if length == 126 else 8), "big")
-            mask, data = self.rfile.read(4), self.rfile.read(length)
-            plain = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
-            if kind == 8:
-                return None
-            if kind == 1:
-                return plain.decode()
-            assert (kind, plain) == (10, b"hi")
+            self.open -= 1
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    allow_reuse_address = True
+def schema(connection: ServerConnection, request: Request) -> Response | None:
+    """The route beside the sessions."""
+    if request.path != "/schema":
+        return None if request.path == "/ws" else connection.respond(404, "")
+    body = json.dumps(SCHEMA).encode()
+    return Response(200, "OK", Headers({"Content-Length": str(len(body)), "Connection": "close"}), body)
 
 
 @contextmanager
-def counting() -> Iterator[tuple[str, Any]]:
-    server: Any = _Server(("127.0.0.1", 0), _Handler)
-    server.open = server.most = 0
-    server.messages = []
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"openenv:http://127.0.0.1:{server.server_address[1]}", server
-    finally:
+def counting() -> Iterator[tuple[str, _Counting]]:
+    counts = _Counting()
+    with serve(counts.session, "127.0.0.1", 0, process_request=schema) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"openenv:http://127.0.0.1:{server.socket.getsockname()[1]}", counts
         server.shutdown()
-        server.server_close()
         thread.join()
 
 
@@ -209,8 +175,10 @@ def test_a_server_that_fails_or_is_none_is_told() -> None:
         with pytest.raises(EpisodeError, match="three and three"):
             shown_along(episodes, Problem("p", "Count.", meta={"seed": 3}), [add(3)])
         episodes.close()
-        with pytest.raises(ValueError, match="opens no WebSocket"):
-            WebSocket(address.removeprefix("openenv:") + "/schema")
+        with pytest.raises(EpisodeError, match=r"the session with http.* broke"):
+            shown_along(episodes, PROBLEM, ['{"add": 1, "why": "gone"}'])
+        assert shown_along(episodes, PROBLEM, [add(1)])[1].steps[0].text == '{"value": 5}\n', "the next has another"
+        episodes.close()
     with pytest.raises(InputError, match="states no action of OpenEnv"):
         environment_at(address)
 

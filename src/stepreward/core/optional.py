@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, str] = {
     "z3": "logic",
     "reasoning_gym": "reasoning-gym",
     "gymnasium": "gymnasium",
+    "websockets": "openenv",
     "bm25s": "retrieval",
     "pyflakes": "repositories",
     "textworld": "textworld",

@@ -10,16 +10,15 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 
 from stepreward.core.catalog import environment
 from stepreward.core.errors import EpisodeError, InputError
-from stepreward.core.http.websocket import WebSocket
 from stepreward.core.optional import optional
 from stepreward.core.runtime.acts import REWORDS, Observation
 from stepreward.core.runtime.flows import TOOLS
@@ -28,14 +27,45 @@ from stepreward.core.types import Problem, Step
 from stepreward.core.vocabulary import Flag
 from stepreward.environments.episode_pool import EpisodePool
 
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
 ACT = "act"
 """Name of the tool that an action is declared as."""
+MOST_BYTES = 64 << 20
+"""Of one message of the server."""
 RESET = "reset"
 """Key of a problem's meta: what goes to the server's reset beside the seed."""
 _METADATA = "metadata"
 _PLAIN = {"string": str, "integer": int, "number": float}
 """Kinds of a lone field that a text states without JSON."""
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+class _Session:
+    """A connection to a server, open until it is closed.
+
+    Args:
+        opening: what `websockets.sync.client.connect` makes, a context manager in all its versions.
+        timeout: seconds without an answer.
+    """
+
+    def __init__(self, opening: AbstractContextManager[ClientConnection], timeout: float) -> None:
+        self._exits, self._timeout = ExitStack(), timeout
+        self._connection = self._exits.enter_context(opening)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Sends a message that has no answer."""
+        self._connection.send(json.dumps(message))
+
+    def asked(self, message: Mapping[str, Any]) -> Any:
+        """The answer to a message, of any kind."""
+        self.tell(message)
+        return json.loads(self._connection.recv(self._timeout))
+
+    def close(self) -> None:
+        """Closes the connection; a broken one too."""
+        self._exits.close()
 
 
 class OpenEnvServer:
@@ -51,6 +81,7 @@ class OpenEnvServer:
 
     Raises:
         InputError: the server cannot be reached, or states no action.
+        ModelError: websockets is not installed.
     """
 
     def __init__(self, url: str, sessions: int, timeout: float) -> None:
@@ -65,10 +96,11 @@ class OpenEnvServer:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{self.url}/schema states no action of OpenEnv: {type(error).__name__}: {error}"
             raise InputError(what, remedy="write openenv:http://HOST:PORT of a server that is up") from error
-        self._sockets: dict[OpenEnvEpisode, WebSocket] = {}
+        self._client, self._errors = optional("websockets.sync.client"), optional("websockets.exceptions")
+        self._sockets: dict[OpenEnvEpisode, _Session] = {}
         """Who has a connection, the one that waited longest first."""
 
-    def connected(self, episode: OpenEnvEpisode) -> tuple[WebSocket, bool]:
+    def connected(self, episode: OpenEnvEpisode) -> tuple[_Session, bool]:
         """An episode's connection, and whether it had it already.
 
         Raises:
@@ -80,8 +112,11 @@ class OpenEnvServer:
             socket = self._sockets.pop(next(iter(self._sockets)))
         if socket is None:
             try:
-                socket = WebSocket(f"{self.url}/ws", timeout=self._timeout)
-            except (OSError, ValueError) as error:
+                address = f"ws{self.url.removeprefix('http')}/ws"
+                socket = _Session(
+                    self._client.connect(address, open_timeout=self._timeout, max_size=MOST_BYTES), self._timeout
+                )
+            except (OSError, self._errors.WebSocketException) as error:
                 raise EpisodeError(f"{self.url}/ws opens no session: {error}") from error
         self._sockets[episode] = socket
         return socket, had
@@ -94,9 +129,8 @@ class OpenEnvServer:
         """
         socket = self._sockets[episode]
         try:
-            socket.send(json.dumps({"type": kind, "data": data}))
-            answer = json.loads(socket.receive())
-        except (OSError, ValueError) as error:
+            answer = socket.asked({"type": kind, "data": data})
+        except (OSError, ValueError, self._errors.WebSocketException) as error:
             self.left(episode, broken=True)
             raise EpisodeError(f"the session with {self.url} broke: {error}") from error
         if not isinstance(answer, dict) or answer.get("type") not in ("observation", "error"):
@@ -110,8 +144,8 @@ class OpenEnvServer:
             return
         if not broken:
             # A server that is gone has lost the session too.
-            with suppress(OSError):
-                socket.send(json.dumps({"type": "close"}))
+            with suppress(self._errors.WebSocketException):
+                socket.tell({"type": "close"})
         socket.close()
 
 
