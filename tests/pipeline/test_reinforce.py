@@ -74,6 +74,20 @@ def test_a_sum_of_credits_is_named_on_the_command_line(tmp_path: Path) -> None:
     assert sorted(one.name[:4] for one in tmp_path.glob("rloo*.json")) == ["rloo", "rloo"]
 
 
+def test_groups_may_be_trees(tmp_path: Path) -> None:
+    small = (
+        "--seeds 1 --steps 1 --problems 2 --generations 4 --evaluate-every 1 --held-out 4 --samples 1 --max-tokens 48"
+    )
+    line = f"rl --trees tree-grpo --credit tree-grpo --credit rloo {small} --out {tmp_path / 'rl'} --json"
+    made = json.loads(CliRunner().invoke(app, shlex.split(line), catch_exceptions=False).stdout)
+    # Both credits begin with the same policy and so with the same trees.
+    assert made["credits"]["tree-grpo"]["tokens"] == made["credits"]["rloo"]["tokens"]
+    with pytest.raises(InputError, match="a group of 2 is wanted; choose num_generations"):
+        reinforce(tmp_path / "more", replace(SMALL, credits=("treerl",), trees="treerl"))
+    with pytest.raises(InputError, match="needs root, for which there is no source"):
+        reinforce(tmp_path / "none", replace(SMALL, credits=("tree-grpo",)))
+
+
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("learn", ["outcomes", "pairs", "one-pair"])
 def test_a_verifier_learns_beside_the_policy_from_its_folder_anew(learn: Any, tmp_path: Path) -> None:

@@ -31,13 +31,19 @@ class StepFinder:
         self._pieces = Pieces(tokenizer, vocabulary, separator) if separator else None
         self._ends = np.array(sorted(ends), np.int64)
 
-    def spans(self, ids: Ids, own: Mask) -> TokenSpans:
+    def spans(self, ids: Ids, own: Mask, cuts: Sequence[Sequence[int]] | None = None) -> TokenSpans:
         """The tokens of each step that the policy wrote.
 
         Args:
             ids: (B, T) completions.
             own: (B, T) True where the policy wrote the token.
+            cuts: tokens of each completion before each place where a step ends, in place of the separator.
         """
+        if cuts is not None:
+            ends = np.zeros_like(own)
+            for row, places in enumerate(cuts):
+                ends[row, [at - 1 for at in places]] = True
+            return from_mask(own, ends)
         return from_mask(own, None if self._pieces is None else self._step_ends(ids, own))
 
     def _step_ends(self, ids: Ids, own: Mask) -> Mask:

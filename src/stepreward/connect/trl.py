@@ -123,6 +123,8 @@ class StepGRPOTrainer(GRPOTrainer):
             one of each completion, such as `prior`, `references`, and `outcome` in place of the reward functions'.
         token_weights: weights of tokens that multiply advantages, such as `hidden_weights.HiddenRewardWeights`.
         step_end: text that ends a step of reasoning; empty makes each turn of an agent one step.
+        step_cuts: name of a list that `rollout_func` returns, in place of `step_end`: of each completion, the numbers
+            of its tokens before each place where a step ends.
         alarms: detects reward hacking, and says what is then done.
         arguments: of `GRPOTrainer`.
 
@@ -142,6 +144,7 @@ class StepGRPOTrainer(GRPOTrainer):
         step_data: Mapping[str, Source] | None = None,
         token_weights: Any = None,
         step_end: str = "\n",
+        step_cuts: str = "",
         alarms: HackingAlarms | None = None,
         **named: Any,
     ) -> None:
@@ -162,7 +165,7 @@ class StepGRPOTrainer(GRPOTrainer):
                 f"{', '.join(missing)}, for which there is no source",
                 remedy="pass step_rewards=" if missing == ["rewards"] else "pass step_data={name: source}",
             )
-        self._needed, self.token_weights = needed, token_weights
+        self._needed, self.token_weights, self.step_cuts = needed, token_weights, step_cuts
         super().__init__(*arguments, **named)
         # A sum of credits has weights of its own: a term that reads the parts of the reward states theirs.
         unread = "components" in self.credit.data and "weights" not in self.credit.settings
@@ -208,7 +211,7 @@ class StepGRPOTrainer(GRPOTrainer):
         self, inputs: Sequence[Mapping[str, Any]], problems: Sequence[Problem], ids: Ids, present: Mask, own: Mask
     ) -> tuple[Floats, Floats]:
         """(B, T) advantages of this process's rows, and (B,) their outcomes."""
-        spans = self._finder.spans(ids, own)
+        spans = self._finder.spans(ids, own, self._listed("steps", self.step_cuts, inputs) if self.step_cuts else None)
         trajectories = self._finder.trajectories(problems, ids, present, own, spans)
         first = self.accelerator.process_index * len(inputs)
         # (B,) weighted sums of the reward functions for all processes; NaN where none of them gave a reward.
@@ -239,21 +242,22 @@ class StepGRPOTrainer(GRPOTrainer):
         self, name: str, source: Source, inputs: Sequence[Mapping[str, Any]], trajectories: Sequence[Trajectory]
     ) -> list[NDArray[Any]]:
         """What a source says of each trajectory: (A,) of its actions, or what there is one of."""
-        if isinstance(source, str):
-            if any(source not in row for row in inputs):
-                raise InputError(
-                    f"{name!r} is read from {source!r}, which some rollouts lack",
-                    remedy="let rollout_func return a list of that name, one entry a completion",
-                )
-            given: Sequence[Any] = [row[source] for row in inputs]
-        else:
-            given = source(trajectories)
+        given = self._listed(name, source, inputs) if isinstance(source, str) else source(trajectories)
         if len(given) != len(trajectories):
             what = f"the source of {name!r} gave {len(given)} rows for {len(trajectories)} completions"
             raise InputError(what, remedy="give one a completion, in their order")
         if name in OF_TRAJECTORIES:
             return [_one(name, numbers) for numbers in given]
         return [_of_actions(name, *pair) for pair in zip(trajectories, given, strict=True)]
+
+    def _listed(self, name: str, listed: str, inputs: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """What a list of the rollouts says of each completion."""
+        if any(listed not in row for row in inputs):
+            raise InputError(
+                f"{name!r} is read from {listed!r}, which some rollouts lack",
+                remedy="let rollout_func return a list of that name, one entry a completion",
+            )
+        return [row[listed] for row in inputs]
 
     def _components(self) -> Floats:
         """(B, C) rewards of the reward functions, NaN where one gave none."""

@@ -27,6 +27,8 @@ class LocalRollouts:
         self.key, self.settings = key, settings
         self.tokens = 0
         """Tokens generated so far, end tokens included."""
+        self.end = -1
+        """The token that ends a completion, once there is a policy."""
         self._policy: LocalPolicy | None = None
         self._calls = 0
 
@@ -51,7 +53,7 @@ class LocalRollouts:
             for answer in answers:
                 ids = [token for step in answer.steps for token in step.tokens or ()]
                 prompt_ids.append(list(policy.prompt_ids(problem)))
-                completion_ids.append([*ids, self._end] if answer.finished else ids or [self._end])
+                completion_ids.append([*ids, self.end] if answer.finished else ids or [self.end])
                 self.tokens += answer.n_tokens
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
@@ -61,7 +63,7 @@ class LocalRollouts:
             return self._policy
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokenizer = trainer.processing_class
-        self._end = int(loading.end_tokens(model, tokenizer)[0])
+        self.end = int(loading.end_tokens(model, tokenizer)[0])
         own: Mapping[str, Any] = {
             "temperature": trainer.temperature,
             "max_tokens": trainer.max_completion_length,

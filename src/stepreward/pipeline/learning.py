@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from stepreward.connect.alarms import OnAlarm
+from stepreward.connect.rollout_trees import RECIPES
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap, paired_difference
 from stepreward.core.vocabulary import Count, Flag
@@ -47,6 +48,8 @@ class ReinforceSettings:
     rollouts: Annotated[int, Flag(low=0)] = 0
     """Rollouts of the policy by which each prefix is valued: step rewards without a model, and the values that some
     credits read. 0: none."""
+    trees: Annotated[str, Flag(choices=RECIPES)] = ""
+    """Groups are trees, sampled as for this credit: {choices}. Left out: independent solutions."""
     learn: Literal["nothing", "outcomes", "pairs", "one-pair"] = "nothing"
     """What the reward model learns of the rollouts that it has scored: their outcomes, by cross-entropy of the last
     score (PRIME, for a model of log-ratios); pairs of a right and a wrong one of a problem; or one pair of each problem
@@ -84,7 +87,7 @@ class Curve:
     credit: str
     seed: int
     tokens: list[int] = field(default_factory=list)
-    """Tokens generated for training before each evaluation."""
+    """Tokens generated for training before each evaluation, those of rollouts that value prefixes included."""
     accuracy: list[float] = field(default_factory=list)
     """Share of held-out solutions that are right."""
     length: list[float] = field(default_factory=list)

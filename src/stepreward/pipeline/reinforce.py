@@ -18,9 +18,11 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from stepreward.connect.alarms import HackingAlarms
 from stepreward.connect.online_reward_models import OnlineReward
+from stepreward.connect.rollout_trees import RECIPES
 from stepreward.connect.trl import Source, StepGRPOTrainer, StepNumbers, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
 from stepreward.connect.trl_sources import RolloutValues
+from stepreward.connect.trl_trees import TreeRollouts
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.files.atomic_files import claim, locked_folder, read_object, write_json
 from stepreward.core.keys import Key
@@ -109,8 +111,8 @@ def _file_name(credit: str) -> str:
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Measures the policy on held-out problems as it is trained."""
 
-    def __init__(self, curve: Curve, settings: ReinforceSettings, rollouts: LocalRollouts, scorer: Any) -> None:
-        self.curve, self.settings, self.rollouts = curve, settings, rollouts
+    def __init__(self, curve: Curve, settings: ReinforceSettings, sampling: Sequence[Any], scorer: Any) -> None:
+        self.curve, self.settings, self.sampling = curve, settings, sampling
         self.source = from_scorer(scorer) if scorer is not None else None
         use = use_of(scorer)
         self.threshold = 0.5 if use is None or use.threshold is None else use.threshold
@@ -141,7 +143,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         right = [self.grader.grade(t.problem, t.steps) if t.terminal else 0.0 for t in solutions]
         if self.audited is not None:
             self.audited.raise_alarms(self.audited.alarms.audit(right))
-        self.curve.tokens.append(self.rollouts.tokens)
+        self.curve.tokens.append(sum(one.tokens for one in self.sampling))
         self.curve.accuracy.append(float(np.mean(right)))
         self.curve.length.append(float(np.mean([len(t) for t in solutions])))
         if self.source is not None:
@@ -158,8 +160,10 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
     """One training, from the policy's first weights."""
     curve = Curve(name, seed)
     key = Key.seed(seed).fold("reinforce")
-    rollouts = LocalRollouts(key)
-    watch = _Watch(curve, settings, rollouts, scorer)
+    rollouts = TreeRollouts(key, RECIPES[settings.trees].shape) if settings.trees else LocalRollouts(key)
+    rewards, more = _step_rewards(name, settings, scorer, key), _step_data(name, settings, key)
+    values = [one for one in (rewards, *more.values()) if isinstance(one, RolloutValues)]
+    watch = _Watch(curve, settings, [rollouts, *values], scorer)
     model, tokenizer = loading.load(settings.policy, "cpu", "float32")
     problems = {p.text: p for p in generate("train", settings.steps * settings.problems, seed=seed)}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -196,8 +200,9 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
             callbacks=[watch],
             rollout_func=rollouts,
             credit=name,
-            step_rewards=_step_rewards(name, settings, scorer, key),
-            step_data=_step_data(name, settings, key),
+            step_cuts="cuts" if settings.trees else "",
+            step_rewards=rewards,
+            step_data=more,
             alarms=HackingAlarms(on_alarm=settings.on_alarm),
         )
         watch.audited = trainer
@@ -221,10 +226,14 @@ def _step_rewards(credit: str, settings: ReinforceSettings, scorer: Any, key: Ke
 
 
 def _step_data(credit: str, settings: ReinforceSettings, key: Key) -> dict[str, Source]:
-    """What a credit reads beside rewards: values before each step, by rollouts."""
-    if "values" not in credit_of(credit).data or not settings.rollouts:
-        return {}
-    return {"values": _values(settings, key, before=True)}
+    """What a credit reads beside rewards: values before each step, by rollouts, and the tree of each solution."""
+    needed = credit_of(credit).data
+    made: dict[str, Source] = {}
+    if "values" in needed and settings.rollouts:
+        made["values"] = _values(settings, key, before=True)
+    if "root" in needed and settings.trees:
+        made["root"] = "root"
+    return made
 
 
 def _values(settings: ReinforceSettings, key: Key, *, before: bool) -> RolloutValues:

@@ -201,3 +201,15 @@ class LocalPolicy:
             InputError: there are none.
         """
         return self._prompts.prompt(problem)
+
+    def ids(self, problem: Problem, steps: Sequence[Step]) -> tuple[int, ...]:
+        """The tokens of a problem and of steps, as they are before what it writes next.
+
+        Raises:
+            InputError: as `PromptTokens.ids`.
+        """
+        return self._prompts.ids(problem, steps, {})
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens behind other text."""
+        return self._pieces.text(tuple(tokens))

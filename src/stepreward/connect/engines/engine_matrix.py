@@ -14,6 +14,7 @@ class RLEngine:
     """An engine of RL and what its adapter does."""
 
     name: str
+    """Of the engine; after a comma, what the row is about where others are of the same one."""
     version: str
     """The version, or the commit, whose package or source the adapter was written to."""
     adapter: str
@@ -36,6 +37,11 @@ ENGINES: tuple[RLEngine, ...] = (
         "TRL", "1.16.0", "trl", "subclass of `GRPOTrainer`", "any scorer, function, environment or `rollout_func`",
         "tokens", "released package", "test_trl.py::test_",
         "its RLOO and asynchronous trainers",
+    ),
+    RLEngine(
+        "TRL, groups that are trees", "1.16.0", "trl_trees", "`rollout_func`", "as above, and what lies below a step",
+        "tokens; a shared one for each solution, or once", "released package", "test_trl_trees.py::test_",
+        "sampling by vLLM; groups parted over processes; images",
     ),
     RLEngine(
         "verl", "0.9.1", "verl", "`verl.plugins` and `register_adv_est`", "`StepRewardManager`, or dense `rm_scores`",
