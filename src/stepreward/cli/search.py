@@ -131,7 +131,8 @@ def search(
     if "self_certainty" in needs and policy.policy.startswith(("http://", "https://", VLLM)):
         what = f"{flags.method} needs the whole distribution of each token, which servers and engines do not return"
         raise InputError(what, remedy="take a policy on this machine, a folder or hub name, or --method self-prm")
-    if stop.money is not None and not prices.generated + prices.scored + (prices.expert or 0) + prices.action:
+    priced = prices.generated + prices.scored + (prices.expert or 0) + prices.action
+    if stop.money is not None and not priced and not policy.environment:
         raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or others")
     given = [
         *shortcut(chosen, "--samples", flags.samples, "n"),

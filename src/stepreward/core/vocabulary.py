@@ -72,6 +72,8 @@ DATA: Mapping[str, str] = {
     "weights": "weights of steps or trajectories",
     "scorer": "Scorer",
     "data": "rows of a benchmark",
+    "open_policy": "makes a policy of an address",
+    "open_environment": "makes the episodes of an environment of an address",
 }
 """The closed vocabulary of data that a method may take."""
 

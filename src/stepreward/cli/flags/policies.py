@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -73,7 +74,9 @@ class AgentFlags(PolicyFlags):
     def load(self, expert: str = "", **how: Any) -> Policy:
         """The policy or agent, with the expert that it may call; see `PolicyFlags.load`."""
         writer = super().load(expert, **how)
-        return placed(writer, environment_at(self.environment)) if self.environment else writer
+        if not self.environment:
+            return writer
+        return placed(writer, environment_at(self.environment, partial(policy_at, **how)))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,10 @@ class Observation:
     """The final answer that the actions state, in a normal form; None where they state none."""
     seconds: float = 0.0
     """Time that the environment took."""
+    cost: float = 0.0
+    """Money for what the action asked of others, such as another model."""
+    tokens: int = 0
+    """Tokens of these others."""
 
     @classmethod
     def of(cls, text: str, *, role: str = "user", meta: dict[str, Any] | None = None, **known: Any) -> Observation:

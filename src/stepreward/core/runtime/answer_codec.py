@@ -40,7 +40,8 @@ def decode(data: bytes) -> Answered:
     if "shown" in row:
         reward, outcome = (np.nan if row[name] is None else float(row[name]) for name in ("reward", "outcome"))
         shown = tuple(map(_decode_step, row["shown"]))
-        return Observation(shown, row["done"], reward, outcome, row["answer"], row["seconds"])
+        paid = {name: row[name] for name in ("cost", "tokens") if name in row}
+        return Observation(shown, row["done"], reward, outcome, row["answer"], row["seconds"], **paid)
     if "grade" in row:
         return np.nan if row["grade"] is None else float(row["grade"])
     if "stated" in row:
@@ -61,6 +62,7 @@ def _row(answer: Answered) -> dict[str, Any]:
     if isinstance(answer, Observation):
         known = {name: getattr(answer, name) for name in ("done", "answer", "seconds")}
         known |= {name: None if np.isnan(value := getattr(answer, name)) else value for name in ("reward", "outcome")}
+        known |= {name: value for name in ("cost", "tokens") if (value := getattr(answer, name))}
         return {"shown": [*map(_encode_step, answer.steps)], **known}
     if isinstance(answer, float | int):
         return {"grade": None if np.isnan(answer) else float(answer)}

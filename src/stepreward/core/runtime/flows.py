@@ -219,6 +219,10 @@ class Bill:
     """Actions that the environment executed; what it shows first, and actions of the log, are none."""
     acting_seconds: float = 0.0
     """Time that the environment took for them; episodes run side by side, so these overlap."""
+    asked_tokens: int = 0
+    """Tokens of models that actions asked."""
+    asked_money: float = 0.0
+    """What these models cost."""
     grades: int = 0
     ungraded: int = 0
     """Solutions without a grade (NaN) although there is a reference; they do not count as wrong."""

@@ -109,6 +109,7 @@ class RunningFlow(Generic[T]):
     expert_tokens: int = 0
     scored_tokens: int = 0
     actions: int = 0
+    asked_money: float = 0.0
     longest: int = 0
     """Tokens of the longest continuation so far."""
     stopped: str = ""
@@ -196,6 +197,7 @@ class RunningFlow(Generic[T]):
             self.scored_tokens += answer.tokens
         elif isinstance(question, Act):
             self.actions += question.acts
+            self.asked_money += answer.cost
         # The flow gets the value alone; what it cost is on the bill.
         name = {Scored: "scores", Graded: "answer", Judged: "chance"}.get(type(answer))
         whole = isinstance(question, Score) and question.whole
@@ -234,7 +236,7 @@ class RunningFlow(Generic[T]):
         return "" if scoring and limit in ("rollouts", "tokens", "scored_tokens") else limit
 
     def _cost(self, prices: Prices) -> float:
-        return prices.of(self.tokens, self.scored_tokens, self.expert_tokens, self.actions)
+        return prices.of(self.tokens, self.scored_tokens, self.expert_tokens, self.actions) + self.asked_money
 
     def _tokens_left(self, prices: Prices, *, expert: bool) -> int | None:
         """Tokens that may still be generated, at least 1; None if no limit says how many."""
@@ -282,6 +284,8 @@ def charge(bill: Bill, question: Question, answer: Any) -> None:
     elif isinstance(question, Act):
         bill.actions += question.acts
         bill.acting_seconds += answer.seconds
+        bill.asked_tokens += answer.tokens
+        bill.asked_money += answer.cost
     elif isinstance(question, Grade):
         bill.grades += 1
         bill.ungraded += question.is_ungraded(answer.answer)
