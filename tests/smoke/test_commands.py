@@ -127,7 +127,7 @@ def test_the_other_commands_run(folder: Path) -> None:
     assert ran(folder, "blame soft.parquet --out blame.jsonl").returncode == 0
     asked = [
         {"schema": "stepreward/trajectories/1", "problem": f"p{n}", "prompt": "1 + 1?", "outcome": n % 2,
-         "steps": [{"text": "1 + 1 = 2", "meta": {"asked": n > 1}}], "columns": {"score": [n / 4]}}
+         "steps": [{"text": "1 + 1 = 2", "meta": json.dumps({"asked": n > 1})}], "score": [n / 4]}
         for n in range(4)
     ]  # fmt: skip
     (folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
