@@ -46,7 +46,7 @@ ARMS: Mapping[str, Arm] = {
     "trees, treerl": Arm("treerl", "treerl", 1.5),
 }
 SETTINGS = ReinforceSettings(
-    seeds=3, steps=12, problems=4, generations=8, evaluate_every=6, held_out=60, samples=2, max_tokens=64
+    seeds=3, steps=8, problems=4, generations=8, evaluate_every=4, held_out=60, samples=2, max_tokens=64
 )
 QUICK = replace(SETTINGS, seeds=1, steps=2, problems=2, generations=4, evaluate_every=1, held_out=4, samples=1)
 

@@ -282,8 +282,8 @@ def test_in_a_chat_the_policy_s_tokens_are_its_turns_and_the_ends_of_them() -> N
     prompt, ids, own = rollouts._tokens(policy, Problem("p", "Hello."), branch)  # type: ignore[arg-type]
     # Beginning and end are what the policy itself would read before its next turn.
     assert [*prompt, *ids[:-1]] == [*policy.ids(Problem("p", "Hello."), branch.steps)]
-    assert tokenizer.decode(prompt) == "[user]Hello.<eos>[user]see 1<eos>[me]"
-    assert tokenizer.decode(ids) == "go<eos>[user]see 2<eos>[user]see 3<eos>[me]stop<eos>"
+    assert tokenizer.decode(prompt) == "[user]Hello.\n\nsee 1<eos>[me]"
+    assert tokenizer.decode(ids) == "go<eos>[user]see 2see 3<eos>[me]stop<eos>"
     mine = [token for token, one in zip(ids, own, strict=True) if one]
     assert tokenizer.decode(mine) == "go<eos>stop<eos>"
 
