@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import typer
@@ -34,8 +34,10 @@ from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.registry import NothingReadError, Reading, by_name, detect, write
+from stepreward.formats.scored_logs import Goal
 from stepreward.formats.steps.unlabelled import UNLABELLED
 from stepreward.formats.trajectories import OWN
+from stepreward.verbs.score_logs import score_log
 from stepreward.verbs.score_rows import AT_ONCE, SCORES, ScorePart, parts_beside, parts_of, scored
 
 _LOOKED_AT = 20
@@ -57,6 +59,9 @@ class ScoreFlags:
     """Rows with question (or prompt) and steps (or completions), or any format; standard input if left out."""
     out: Path | None = None
     """Table to write instead of lines, with one column more: a file (.parquet, .jsonl) or a folder of parts."""
+    to: Literal["table", "log", "scores"] = "table"
+    """What --out is: the table; the log of --data again, in its own layout and with the scores in it; or a row a score,
+    as the log's platform takes them."""
     column: str = SCORE
     """Name of the step column in --out; `score:NAME` keeps the scores of several models apart."""
     also: tuple[str, ...] = ()
@@ -77,6 +82,9 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
     if flags.column.split(":")[0] != SCORE:
         raise InputError(f"--column {flags.column!r} is no column of scores", remedy=f"{SCORE} or {SCORE}:NAME")
     elsewhere = engine.chosen()
+    if flags.to != "table":
+        _write_log(flags, reading, partial(recipe.scorer, flags.model, also=_formulas(flags.also)), flags.to, elsewhere)
+        return
     if elsewhere is not None and (flags.out is None or flags.data is None):
         raise InputError("an engine makes a table of a file", remedy="pass --data and --out, or drop --engine")
     items = _items(flags.data, reading, labelled=flags.out is not None)
@@ -95,6 +103,31 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
     if counts["unscored"]:
         typer.echo(f"{counts['unscored']} steps have no score: {_UNSCORED}", err=True)
     if counts["bad"]:
+        raise typer.Exit(1)
+
+
+def _write_log(
+    flags: ScoreFlags, reading: ReadFlags, load: Callable[[], Scorer], to: Goal, elsewhere: Engine | None
+) -> None:
+    """Writes the log again with the scores in it, or the scores alone, and says what is not there."""
+    if flags.data is None or flags.out is None or elsewhere is not None:
+        raise InputError(f"--to {to} is of a file, scored here", remedy="pass --data and --out, and no --engine")
+    chosen = by_name(reading.form) if reading.form else detect(flags.data)
+    rows: Reading[Trajectory] = Reading(
+        flags.data, chosen, format_options(chosen, chosen.read, reading.read), reading.strict
+    )
+    failed = Failures()
+    made = score_log(
+        rows, load, flags.out, to=to, column=flags.column, failed=failed, watched=lambda runs: Watched(runs, "score")
+    )
+    tell_left_out(failed)
+    tell_blank(rows.blank)
+    if made.unscored:
+        typer.echo(f"{made.unscored:,} actions have no score, and none in the file", err=True)
+    if made.lost:
+        typer.echo(f"{made.lost:,} scored actions have no place in the log, which only repeats them", err=True)
+    typer.echo(f"scores of {len(made.placed):,} actions in {flags.out}, {chosen.name}", err=True)
+    if failed.total:
         raise typer.Exit(1)
 
 

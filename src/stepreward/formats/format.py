@@ -13,6 +13,7 @@ import pyarrow as pa
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
+from stepreward.formats.recorded_scores import ScoreLayout
 from stepreward.formats.rows import Row
 
 Kind = Literal["solutions", "comparisons"]
@@ -46,6 +47,8 @@ class Format:
     kind: Kind = "solutions"
     schema: pa.Schema | None = None
     """Types of its fields in Parquet; inferred from the rows where None."""
+    scores: ScoreLayout | None = None
+    """How a file of it holds scores of steps; None where it has no place for them."""
 
     def options(self, function: Callable[..., Any]) -> dict[str, Any]:
         """Options of `read` or `write` with their defaults."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Step, Trajectory
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, message_list, name_tools, read_message, turns_of
 from stepreward.formats.agents.runs import trajectory_of
 from stepreward.formats.fields import (
@@ -24,6 +26,7 @@ from stepreward.formats.fields import (
     text_at,
 )
 from stepreward.formats.format import Format
+from stepreward.formats.recorded_scores import RECORDED, ScoreLayout, Take, numbers_of
 from stepreward.formats.rows import Row, need, other_fields, shown, text_or_none
 
 _SOURCES = {"agent": MODEL, "user": "user", "system": "system"}
@@ -54,7 +57,8 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     """Reads `steps`: an agent's is an action, with an observation for each result; then the embedded sub-agents.
 
     Steps copied from another run are context, not actions. Token ids, their log-probabilities, metrics and `extra`
-    stay with their steps. The layout has no outcome: `reward`, or a verifier's, is read where one is beside the steps.
+    stay with their steps; numbers in `extra.step_scores` are columns of scores by name. The layout has no outcome:
+    `reward`, or a verifier's, is read where one is beside the steps.
 
     Args:
         row: the trajectory.
@@ -104,9 +108,12 @@ def _turns(step: Any, place: int) -> list[Turn]:
     )  # fmt: skip
     tokens, logprobs = _sampled(object_at(step, "metrics"))
     copied = step.get("is_copied_context") is True
-    turns = [
-        replace(turn, copied=copied, tokens=tokens, logprobs=logprobs, meta=json_fields(step, *_STEP)) for turn in made
-    ]
+    meta = json_fields(step, *_STEP)
+    scores = numbers_of(first_value(meta, f"extra.{RECORDED}"))
+    if scores:
+        extra = {name: value for name, value in meta.pop("extra").items() if name != RECORDED}
+        meta |= {RECORDED: scores} | ({"extra": extra} if extra else {})
+    turns = [replace(turn, copied=copied, tokens=tokens, logprobs=logprobs, meta=meta) for turn in made]
     results: Any = first_value(step, "observation.results")
     for result in results or []:
         content = first_value(result, "content", "subagent_trajectory_ref")
@@ -128,6 +135,35 @@ def _sampled(metrics: Mapping[str, Any]) -> tuple[tuple[int, ...] | None, tuple[
     finite = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in logs)
     fits = tokens is None or len(tokens) == len(logs)
     return tokens, tuple(map(float, logs)) if logs and finite and fits else None
+
+
+def place(number: int, nth: int, step: Step) -> Hashable:
+    """Where an action is: the row, the trajectory among those that the row embeds, and the step."""
+    return number, nth, step.meta.get("message")
+
+
+def with_scores(row: Row, number: int, take: Take) -> Row:
+    """The row with scores in `extra.step_scores` of its steps, which validators of the layout leave to its writers."""
+    count = iter(range(sys.maxsize))
+    wrapped = _unwrapped(row) is not row
+    made = _with_scores(_unwrapped(row), number, count, take)
+    if not wrapped:
+        return made
+    inner = row["trajectory"]
+    of_row = {name: made[name] for name in (decoded(inner, "{"))}
+    return {**row, "trajectory": json.dumps(of_row, ensure_ascii=False) if isinstance(inner, str) else of_row}
+
+
+def _with_scores(row: Row, number: int, count: Iterator[int], take: Take) -> Row:
+    nth, steps = next(count), []
+    for at, step in enumerate(row["steps"]):
+        scores = take((number, nth, at)) if isinstance(step, Mapping) else {}
+        if scores:
+            extra = object_at(step, "extra")
+            step = {**step, "extra": {**extra, RECORDED: {**object_at(extra, RECORDED), **scores}}}
+        steps.append(step)
+    inner = [_with_scores(one, number, count, take) for one in list_at(row, "subagent_trajectories")]
+    return {**row, "steps": steps, **({"subagent_trajectories": inner} if inner else {})}
 
 
 def is_trove(row: Row) -> bool:
@@ -164,6 +200,8 @@ def read_trove(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("atif", "agent trajectories of Harbor, ATIF 1.0 to 1.8", matches, read),
+    Format(
+        "atif", "agent trajectories of Harbor, ATIF 1.0 to 1.8", matches, read, scores=ScoreLayout(place, with_scores)
+    ),
     Format("agent-trove", "AgentTrove rows, exports of Harbor's traces", is_trove, read_trove),
 )

@@ -14,6 +14,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.messages import ENDS, MODEL, ProblemEnd, Reasoning, Turn, problem_and_steps
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
+from stepreward.formats.recorded_scores import with_recorded
 from stepreward.formats.rows import Row, annotated
 
 LINES = "lines"
@@ -197,7 +198,7 @@ def trajectory_of(
         turns, name, reference=reference, meta=problem_meta, reasoning=reasoning, problem=problem
     )
     made = annotated(task, steps, None, by, policy=policy, outcome=won, answer=answer, facts=meta)
-    return terminal_unless_cut(made if terminal else replace(made, terminal=False))
+    return terminal_unless_cut(with_recorded(made if terminal else replace(made, terminal=False)))
 
 
 def with_own_problem(item: Trajectory, known: dict[str, list[Problem]]) -> Trajectory:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Step, Trajectory
 from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, turns_of
 from stepreward.formats.agents.runs import gathered, gathered_runs, lines_of
 from stepreward.formats.fields import as_text, first_value, list_at, object_at, plain_text, text_at
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
+from stepreward.formats.recorded_scores import RECORDED, ScoreLayout, Scores, Take, numbers_of
 from stepreward.formats.rows import Row, other_fields, shown
 from stepreward.formats.traces.call_payloads import Call, messages, runs
 
@@ -22,11 +23,15 @@ INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_
 _CONTENT = (INPUT, OUTPUT, SYSTEM, "gen_ai.prompt", "gen_ai.completion", "gen_ai.output")
 _EVENT = re.compile(r"gen_ai\.(choice|(?:system|user|assistant|tool)\.message)")
 """Names of a message's event in earlier conventions."""
+EVALUATION = "gen_ai.evaluation.result"
+"""The event of an evaluation of the operation in whose span it is."""
+EVALUATED, VALUE = "gen_ai.evaluation.name", "gen_ai.evaluation.score.value"
 _CALLS = ("chat", "text_completion", "generate_content", "call_llm", "stream", None)
 """Operations that call a model, as opposed to those of agents and workflows around them."""
 _TRACE = ("context.trace_id", "trace_id", "traceId", "context.traceId")
 _SPAN = ("spanId", "span_id", "context.span_id", "context.spanId")
 _PARENT = ("parentSpanId", "parent_id", "parent_span_id", "parentId")
+_END = ("endTimeUnixNano", "end_time", "end_time_unix_nano", "endTime")
 _START = ("start_time", "startTimeUnixNano", "start_time_unix_nano", "startTime")
 _REMEDY = "export spans with the content of messages recorded"
 
@@ -41,6 +46,19 @@ def spans_of(row: Row) -> list[Mapping[str, Any]]:
         for scope in list_at(resource, "scopeSpans")
         for span in list_at(scope, "spans") if isinstance(span, Mapping)
     ]  # fmt: skip
+
+
+def with_spans(row: Row, made: Callable[[Row], Row]) -> Row:
+    """The row with each of its spans replaced."""
+    if "resourceSpans" not in row:
+        return made(row)
+    return {**row, "resourceSpans": [
+        {**resource, "scopeSpans": [
+            {**scope, "spans": [made(span) if isinstance(span, Mapping) else span for span in list_at(scope, "spans")]}
+            for scope in list_at(resource, "scopeSpans")
+        ]}
+        for resource in row["resourceSpans"]
+    ]}  # fmt: skip
 
 
 def is_open_inference(row: Row) -> bool:
@@ -67,6 +85,11 @@ def _plain(value: Any) -> Any:
         return {one["key"]: _plain(one["value"]) for one in value["kvlistValue"].get("values", [])}
     kinds = ("stringValue", "intValue", "doubleValue", "boolValue")
     return next((value[kind] for kind in kinds if kind in value), value)
+
+
+def otlp_value(value: str | float) -> dict[str, Any]:
+    """A value as OTLP's JSON types it."""
+    return {"stringValue": value} if isinstance(value, str) else {"doubleValue": value}
 
 
 def attributes_of(span: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,6 +232,10 @@ def _calls(span: Mapping[str, Any]) -> list[Call]:
     own, _, start = place_of(span)
     meta = other_fields({name: value for name, value in attributes.items() if not str(name).startswith(_CONTENT)})
     meta |= {"span_id": own} if own else {}
+    meta |= {"trace_id": trace} if (trace := trace_of(span)) else {}
+    evaluated = [attributes_of(one) for one in events if text_at(one, "name") == EVALUATION]
+    scores = numbers_of({one.get(EVALUATED): one.get(VALUE) for one in evaluated})
+    meta |= {RECORDED: scores} if scores else {}
     model = as_text(attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"))
     reasons = parsed(attributes.get("gen_ai.response.finish_reasons"))
     reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
@@ -280,7 +307,8 @@ def read(row: Row, number: int, *, problem: ProblemEnd = "lead", reasoning: Reas
 
     Calls of the model in a trace that continue each other are one trajectory. An agent's span around its calls, which
     repeats them, and spans without messages, such as those of tools, are not read. Messages in events, and in
-    `gen_ai.prompt` and `gen_ai.completion`, as earlier versions have them, are read too. Traces have no outcome.
+    `gen_ai.prompt` and `gen_ai.completion`, as earlier versions have them, are read too. Evaluations of a call, events
+    `gen_ai.evaluation.result` of its span, are columns of scores by name. Traces have no outcome.
 
     Args:
         row: a span, an OTLP export in JSON, or gathered `lines`.
@@ -297,6 +325,37 @@ def read(row: Row, number: int, *, problem: ProblemEnd = "lead", reasoning: Reas
     yield from runs(calls, f"otel-{number}", "otel spans", reasoning=reasoning, problem=problem)
 
 
+def place(number: int, nth: int, step: Step) -> Hashable | None:
+    """The span of an action, by its trace and its own id."""
+    return (step.meta.get("trace_id", ""), step.meta["span_id"]) if "span_id" in step.meta else None
+
+
+def with_scores(row: Row, number: int, take: Take) -> Row:
+    """The row with scores as events of its spans, `gen_ai.evaluation.result`, at the time of the span's end."""
+    return with_spans(row, lambda span: _with_events(span, take((trace_of(span), place_of(span)[0]))))
+
+
+def _with_events(span: Row, scores: Scores) -> Row:
+    if not scores:
+        return span
+    events = span.get("events")
+    others = [
+        one for one in (events if isinstance(events, list) else [])
+        if text_at(one, "name") != EVALUATION or attributes_of(one).get(EVALUATED) not in scores
+    ]  # fmt: skip
+    # OTLP lists attributes; Python's exporter has an object of them.
+    listed = isinstance(span.get("attributes"), list)
+    ended = first_value(span, *_END)
+    when = {} if ended is None else {"timeUnixNano" if listed else "timestamp": ended}
+    made = []
+    for name, score in scores.items():
+        attributes: dict[str, str | float] = {EVALUATED: name, VALUE: score}
+        typed = [{"key": key, "value": otlp_value(value)} for key, value in attributes.items()]
+        made.append({"name": EVALUATION, **when, "attributes": typed if listed else attributes})
+    return {**span, "events": [*others, *made]}
+
+
 FORMATS: tuple[Format, ...] = (
-    Format("otel-genai", "OpenTelemetry GenAI spans, OTLP JSON or a span a line", matches, read, rows=traces),
-)
+    Format("otel-genai", "OpenTelemetry GenAI spans, OTLP JSON or a span a line", matches, read, rows=traces,
+           scores=ScoreLayout(place, with_scores)),
+)  # fmt: skip
