@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stepreward.core.errors import InputError
-from stepreward.formats.registry import by_name, read
+from stepreward.formats.registry import by_name, read, read_comparisons
 from tests.cli.running import invoke
 
 from .examples import EXAMPLES, items
@@ -185,3 +185,23 @@ def test_modes_are_zero_one_or_unknown() -> None:
     for wrong in bad:
         with pytest.raises(InputError):
             list(by_name("mast").read({**row, **wrong}, 1))
+
+
+def test_tr_bench_counts_a_pair_once_and_a_tie_as_wrong(tmp_path: Path) -> None:
+    """The authors' files hold every pair twice, for a judge that sees both orders."""
+    (row,) = EXAMPLES["tr-bench"]
+    other = {**row, "reject_response": "It is 12.", "extra_info": {"index": 1, "task_source": "chat"}}
+    again = [{**one, "reward_model": {"ground_truth": "2"}} for one in (row, other)]
+    path = tmp_path / "trbench_test_think.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in (row, other, *again)))
+    (item, *_) = read_comparisons(path)
+    assert [message["role"] for message in item.problem.messages] == ["system", "user"]
+    assert [one.text for one in item.candidates] == [row["chosen_response"] + "\n", "It is 4.\n"]
+    assert (item.problem.id, item.subset) == ("tr-bench-7", "simple")
+    assert len(list(read_comparisons(path, twice=False))) == 4
+    line = f"evaluate --benchmark pairs --data {path} --aggregate last --json --scorer"
+    made = json.loads(invoke(f"{line} constant"))
+    assert (made["rows"], made["scorers"]["constant"]["metrics"]["accuracy"]["value"]) == (2, 0)
+    assert set(made["scorers"]["constant"]["groups"]) == {"simple", "chat"}
+    with pytest.raises(InputError, match="must hold messages"):
+        list(by_name("tr-bench").read({**row, "chat_history": [1]}, 1))
