@@ -28,15 +28,15 @@ HEAD = """# Agents
 
 Written by `python -m benchmarks.agents --write` from the numbers in [agents.json](agents.json); no number in a table is
 typed by hand. Each world is one command, `stepreward run --world WORLD`: an agent acts, rollouts from forks label its
-actions, three reward models are trained on the labels, and held-out problems are solved. No truth takes part.
+actions, reward models are trained on the labels, and held-out problems are solved. No truth takes part.
 
 *Plain*: one action is proposed and executed, turn by turn. *Guided*: four actions are proposed by the same agent, the
 best-scored is executed, in one episode a problem and training seed. So both execute one action a turn, within the same
 limit of turns; the guided agent proposes four times as many. Gains are paired by problem, intervals are over training
 seeds and problems.
 
-| world | held out | plain, episodes won | guided | gain, points | actions an episode, plain and guided |
-|---|---|---|---|---|---|
+| world | tasks | seeds | plain, won | guided, won | gain, points | actions an episode, plain and guided |
+|---|---|---|---|---|---|---|
 {rows}
 """
 WORLD = (
@@ -56,6 +56,7 @@ VOTES = (
     "Majority of {each} episodes: {majority}; weighted by the worst action score: {weighted} ({versus} points over the "
     "majority)."
 )
+FEW = "Fewer training seeds than three were run here, so that the interval says less of another training."
 HARM = "The interval lies below 0: here guidance harms. {why}"
 NOTHING = "The interval holds 0: here guidance is not shown to help. {why}"
 WHY = {
@@ -85,8 +86,8 @@ def row(name: str, made: dict[str, Any]) -> str:
     acting = made["acting"]
     plain, guided = acting["plain"], acting["guided"]
     cells = (
-        f"[{name}](#{name})", made["settings"]["held_out_problems"], percent(plain["accuracy"]),
-        percent(guided["accuracy"]), f"**{points(acting['gain'])}**",
+        f"[{name}](#{name})", made["settings"]["held_out_problems"], made["settings"]["seeds"],
+        percent(plain["accuracy"]), percent(guided["accuracy"]), f"**{points(acting['gain'])}**",
         f"{plain['actions']:.1f}, {guided['actions']:.1f}",
     )  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
@@ -110,6 +111,8 @@ def section(name: str, made: dict[str, Any]) -> str:
             versus=points(found["versus_majority"]),
         )  # fmt: skip
         parts.append(fill(votes, WIDTH))
+    if s["seeds"] < 3:
+        parts.append(FEW)
     if gain["low"] <= 0:
         parts.append(fill((HARM if gain["high"] < 0 else NOTHING).format(why=WHY.get(name, "")).strip(), WIDTH))
     return "\n" + "\n\n".join(part.strip() for part in parts) + "\n"
@@ -119,7 +122,9 @@ def page(worlds: dict[str, dict[str, Any]]) -> str:
     """The page, Markdown, of all worlds that were measured."""
     there = {name: worlds[name] for name in AGENT_WORLDS if name in worlds}
     rows = "\n".join(row(name, made) for name, made in there.items())
-    return HEAD.format(rows=rows) + "".join(section(name, made) for name, made in there.items())
+    missing = [name for name in AGENT_WORLDS if name not in worlds]
+    said = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
+    return HEAD.format(rows=rows) + said + "".join(section(name, made) for name, made in there.items())
 
 
 def measured(name: str, folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import jsonschema
 import numpy as np
 import pytest
-from benchmarks.agents import numbers_of, page
+from benchmarks.agents import NUMBERS, PAGE, numbers_of, page
 
 from stepreward.core.types import Step
 from stepreward.pipeline.agent_worlds import AGENT_WORLDS
@@ -93,6 +93,14 @@ def test_a_world_whose_episodes_state_no_answers_has_no_votes(
     assert "majority" not in report
 
 
+def test_the_page_is_the_one_of_its_numbers() -> None:
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == page(numbers)
+    assert set(numbers) <= set(AGENT_WORLDS)
+    for made in numbers.values():
+        assert made["settings"]["held_out_problems"] >= 200
+
+
 def test_the_page_says_where_guidance_does_not_help(summary: dict[str, Any]) -> None:
     made = numbers_of(summary)
     for gain, said in (((0.1, 0.2), False), ((-0.1, 0.2), True), ((-0.2, -0.1), True)):
@@ -100,3 +108,4 @@ def test_the_page_says_where_guidance_does_not_help(summary: dict[str, Any]) -> 
         text = page({"retrieval": made})
         assert ("not shown to help" in text or "guidance harms" in text) is said
         assert "[retrieval](#retrieval)" in text
+        assert "Not measured yet: tools, graph-retrieval," in text
