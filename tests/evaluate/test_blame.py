@@ -76,7 +76,7 @@ def test_accuracy_by_hand() -> None:
 
 
 def test_labels_by_rollouts_name_the_planted_error_far_above_chance() -> None:
-    rows = sampled(16, n=12)
+    rows = sampled(12, n=10)
     gold = [replace(one, first_error=WORLD.decisive(one.problem, one.steps)) for one in rows]
     share = blame_agents(rows, gold).accuracy
     assert share["step"].low > max(share["step_of_last_turn"].high, share["step_at_random"].high)
