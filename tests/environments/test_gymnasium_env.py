@@ -59,6 +59,13 @@ def test_an_action_that_cannot_be_read_is_told_so() -> None:
     assert not shown.done
 
 
+def test_a_policy_that_never_acts_comes_to_an_end() -> None:
+    agent = stepreward.policy(walker(chances={"I think.": 1.0}), environment=f"{LAKE}&unread=3")
+    (made,) = Driver(policy=agent).run([graded_samples(Problem("lake", "Reach it."), Key.seed(0), n=1)])
+    (row,) = made.result
+    assert (row.outcome, sum(step.kind == "action" for step in row.steps)) == (0.0, 3)
+
+
 def test_an_unknown_environment_is_named() -> None:
     with pytest.raises(InputError, match=r"has no environment 'Lake-v0'.*write gymnasium\?env=NAME"):
         environment_at("gymnasium?env=Lake-v0")

@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from stepreward.core.errors import InputError
 from stepreward.core.optional import optional
 from stepreward.core.runtime.acts import REWORDS, Observation
 from stepreward.core.types import Problem, Step
+from stepreward.core.vocabulary import Flag
 from stepreward.environments.episode_pool import EpisodePool
 
+UNREAD = 20
+"""Turns that state no action after which an episode is over."""
 _NUMBER = re.compile(r"-?\d+")
 ReadAction = Callable[[str, Any], Any]
 """From the text of a turn and the action space to an action; None where it states none."""
@@ -44,10 +47,11 @@ class GymnasiumEpisode:
     Args:
         env: a fresh environment of this episode's own.
         read: reads actions.
+        unread: turns that state no action after which the episode is over.
     """
 
-    def __init__(self, env: Any, read: ReadAction = read_action) -> None:
-        self._env, self._read, self._total = env, read, 0.0
+    def __init__(self, env: Any, read: ReadAction = read_action, unread: int = UNREAD) -> None:
+        self._env, self._read, self._left, self._total = env, read, unread, 0.0
 
     def reset(self, problem: Problem) -> Observation:
         """Begins an episode."""
@@ -60,7 +64,9 @@ class GymnasiumEpisode:
         """Executes the action that a turn states; one that states none changes nothing and is told so."""
         chosen = self._read(action.text, self._env.action_space)
         if chosen is None:
-            return Observation.of(f"No action of {self._env.action_space} was read; write one.", outcome=0.0)
+            self._left -= 1
+            said = f"No action of {self._env.action_space} was read; write one."
+            return Observation.of(said, done=self._left < 1, outcome=0.0)
         shown, reward, terminated, truncated, info = self._env.step(chosen)
         self._total += float(reward)
         done = bool(terminated or truncated)
@@ -80,11 +86,14 @@ class GymnasiumEpisode:
 
 
 @environment.method("gymnasium", note="Gymnasium's own interface, 1.0 and later; wording of observations ours")
-def gymnasium_episodes(*, env: str = "", live: int = 64) -> EpisodePool:
+def gymnasium_episodes(
+    *, env: str = "", unread: Annotated[int, Flag(low=1)] = UNREAD, live: Annotated[int, Flag(low=1)] = 64
+) -> EpisodePool:
     """Episodes of a registered environment of Gymnasium.
 
     Args:
         env: as `gymnasium.make` takes it, such as `FrozenLake-v1`.
+        unread: turns that state no action after which the episode is over.
         live: most episodes kept between actions.
 
     Raises:
@@ -97,8 +106,8 @@ def gymnasium_episodes(*, env: str = "", live: int = 64) -> EpisodePool:
     except gymnasium.error.Error as error:
         what = f"Gymnasium has no environment {env!r}: {error}"
         raise InputError(what, remedy="write gymnasium?env=NAME") from error
-    return EpisodePool(partial(_made, env), f"gymnasium {env}", live=live)
+    return EpisodePool(partial(_made, env, unread), f"gymnasium {env} unread={unread}", live=live)
 
 
-def _made(name: str) -> GymnasiumEpisode:
-    return GymnasiumEpisode(optional("gymnasium").make(name))
+def _made(name: str, unread: int) -> GymnasiumEpisode:
+    return GymnasiumEpisode(optional("gymnasium").make(name), unread=unread)
