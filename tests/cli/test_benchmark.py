@@ -72,7 +72,8 @@ def test_published_numbers_stand_beside_the_same_subsets_alone(tmp_path: Path) -
 
 def test_every_benchmark_of_solutions_is_of_steps_or_of_wholes() -> None:
     of_wholes = {
-        "best-of-n", "length-bias", "order", "outcome-calibration", "over-optimisation", "robustness", "token-attack",
+        "agent-reward-bench", "best-of-n", "length-bias", "mast", "order", "outcome-calibration", "over-optimisation",
+        "robustness", "token-attack",
     }  # fmt: skip
     solutions = {one.name for one in benchmarks if "Trajectory" in str(signature(one.function).parameters["data"])}
     assert solutions == STEP_LEVEL | of_wholes
