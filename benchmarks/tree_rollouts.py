@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,7 +57,7 @@ def at(curve: Curve, tokens: float) -> float:
 
 def measure(out: Path, settings: ReinforceSettings) -> dict[str, Any]:
     """Trains all arms, and reads each at the tokens that all of them have generated."""
-    start, curves = time.process_time(), dict[str, list[Curve]]()
+    curves = dict[str, list[Curve]]()
     for name, arm in ARMS.items():
         # An evaluation stands at the end of every training.
         steps = round(settings.steps * arm.updates / settings.evaluate_every) * settings.evaluate_every
@@ -72,16 +71,15 @@ def measure(out: Path, settings: ReinforceSettings) -> dict[str, Any]:
     for name, some in curves.items():
         mine = [at(curve, tokens) for curve in some]
         made[name] = {
-            "updates": len(some[0].tokens) - 1,
+            "updates": (len(some[0].tokens) - 1) * settings.evaluate_every,
             "tokens": float(np.mean([curve.tokens[-1] for curve in some])),
             "before": float(np.mean([curve.accuracy[0] for curve in some])),
             "accuracy": bootstrap(mine, key.fold(name), bounds=(0.0, 1.0)).to_json(),
             "seeds": mine,
             "difference": paired_difference(mine, first, key.fold(name, "paired")).to_json(),
         }
-        made[name]["updates"] *= settings.evaluate_every
         made[name]["per_update"] = made[name]["tokens"] / made[name]["updates"]
-    return {"tokens": tokens, "arms": made, "settings": asdict(settings), "seconds": time.process_time() - start}
+    return {"tokens": tokens, "arms": made, "settings": asdict(settings)}
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -103,8 +101,8 @@ def page(found: Mapping[str, Any]) -> str:
     shape = RECIPES["treerl"].shape
     return f"""# Trees of rollouts against independent solutions
 
-Written by `python -m benchmarks.tree_rollouts --write` ({found["seconds"] / 60:.0f} CPU minutes). No number is typed by
-hand. Small on purpose: it shows that training with trees works, and cannot rank methods.
+Written by `python -m benchmarks.tree_rollouts --write`. No number is typed by hand. Small on purpose: it shows that
+training with trees works, and cannot rank methods.
 
 The built-in policy on the built-in arithmetic, trained by TRL's GRPO (loss `dr_grpo`, rate
 {settings["learning_rate"]:g}) on {settings["problems"]} problems an update, {settings["generations"]} solutions each.
@@ -119,9 +117,9 @@ Brackets are 95 % bootstrap intervals over seeds, too narrow with so few; differ
 
 {chr(10).join(said)}
 
-Tokens an update count each shared beginning once. Solutions have few steps here, so an outcome is no sparse signal and
-a fork spares little: both speak for independent solutions. The cost of training, which trees do not lower, since TRL
-reads each solution by itself, is not counted.
+Tokens an update count each shared beginning once. Solutions have few steps here: an outcome is no sparse signal,
+which is against trees. The cost of training, which trees do not lower, since TRL reads each solution by itself, is not
+counted.
 """
 
 
