@@ -190,10 +190,22 @@ def _advantages(made: Watched) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return list(zip(made.given["advantages"], made.given["completion_mask"], strict=True))
 
 
+class ByPrompt:
+    """A grader for data without a column of references."""
+
+    name = "by prompt"
+
+    def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
+        return GRADER.grade(PROBLEMS[problem.text], steps)
+
+    def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
+        return GRADER.answer(PROBLEMS[problem.text], steps)
+
+
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(name: str, tmp_path: Path) -> None:
-    more = {"grader": GRADER, "rollouts": 2} if name == "vineppo" else {}
+    more = {"grader": ByPrompt(), "rollouts": 2} if name == "vineppo" else {}
     made = trainer(tmp_path, settings={"temperature": 1.5}, **tree_arguments(name, KEY, **more))
     before = made.model.get_output_embeddings().weight.detach().clone()
     made.train()
@@ -303,6 +315,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         trainer(tmp_path, **tree_arguments("treerl", KEY, shape=Forks(points=2))).train()
     rollouts = TreeRollouts(KEY, Forks())
     whole = trainer(tmp_path, credit="treerl", rollout_func=rollouts)
+    whole.model.train()
     with pytest.raises(InputError, match=r"parted over processes.*multiple of num_generations"):
         rollouts(list(PROBLEMS)[:1] * 3, whole)
     cut = trainer(tmp_path, credit="treerl", rollout_func=LocalRollouts(KEY), step_cuts="cuts")
