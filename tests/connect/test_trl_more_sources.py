@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from stepreward.connect.hidden_weights import HiddenRewardWeights
 from stepreward.connect.step_data import agents
+from stepreward.connect.trl import StepGRPOTrainer
 from stepreward.connect.trl_sources import (
     EnvironmentNumbers,
     RolloutValues,
@@ -76,6 +77,22 @@ def test_rollouts_value_prefixes_and_the_end_has_its_outcome(tmp_path: Path) -> 
     # A step that states the answer wins every rollout from behind it where it is right, and none where it is wrong.
     problem = after.seen[0].problem
     assert grader.grade(problem, after.seen[0].steps) in (0.0, 1.0)
+
+
+def test_numbers_that_are_not_known_are_counted_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    made: Any = SimpleNamespace(
+        sources={"rewards": None, "values": None, "prior": None, "agent": None},
+        state=SimpleNamespace(global_step=3), _logged=set(),
+    )  # fmt: skip
+    known = {"rewards": np.array([NAN]), "prior": np.array(0.5), "agent": np.array(["a", "b"])}
+    rows: Any = [SimpleNamespace(data={**known, "values": np.array(values)}) for values in ([NAN, NAN], [NAN])]
+    for _ in range(2):
+        assert StepGRPOTrainer._unscored(made, rows) == {"unscored_values": 1.0, "unscored_prior": 0.0}
+    assert [one.getMessage() for one in caplog.records] == [
+        "step 3: no number of 'values' is known, and what is unscored gets the advantage 0"
+    ]
+    half: Any = [SimpleNamespace(data={**known, "values": np.array(values)}) for values in ([1.0, NAN], [0.0, NAN])]
+    assert StepGRPOTrainer._unscored(made, half)["unscored_values"] == 0.5
 
 
 def test_a_reward_that_is_no_outcome_is_graded_for_the_rollouts() -> None:

@@ -316,13 +316,26 @@ class StepGRPOTrainer(GRPOTrainer):
             numbers["process"] = float(np.mean(means or [0.0]))
             numbers["unscored_steps"] = float(np.isnan(data["rewards"]).mean()) if data["rewards"].size else 0.0
         size = {"advantage_mean": float(made.mean()), "advantage_std": float(made.std())} if made.size else {}
-        for name, value in (numbers | size).items():
+        for name, value in (numbers | size | self._unscored(everyone)).items():
             self._metrics[mode][f"process/{name}"].append(value)
         if mode == "train":
             found = self.raise_alarms(self.alarms.observe(numbers))
             for name in MEANINGS:
                 self._metrics[mode][f"process/alarm/{name}"].append(float(name in found))
             self._metrics[mode]["process/alarm/gated"].append(float(self.alarms.gated))
+
+    def _unscored(self, everyone: Sequence[_Row]) -> dict[str, float]:
+        """Of each source beside the step rewards, the share of its numbers that are not known."""
+        found = dict[str, float]()
+        for name in self.sources.keys() - {"rewards"} - NAMES:
+            known = [np.isfinite(row.data[name]).mean() for row in everyone if np.size(row.data[name])]
+            if known:
+                found[f"unscored_{name}"] = 1.0 - float(np.mean(known))
+            if known and not any(known) and name not in self._logged:
+                self._logged.add(name)
+                what = "step %d: no number of %r is known, and what is unscored gets the advantage 0"
+                _log.warning(what, self.state.global_step, name)
+        return found
 
     @property
     def alarmed(self) -> set[str]:
