@@ -18,7 +18,8 @@ from stepreward.cli.commands import COMMANDS, command_of
 from tests.cli.running import trl_model
 from tests.effort import THOROUGH
 
-pytestmark = pytest.mark.xdist_group("commands")
+# All examples of the page run within the first test: on a loaded machine that takes minutes.
+pytestmark = [pytest.mark.xdist_group("commands"), pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 FILES = re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
