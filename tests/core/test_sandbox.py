@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +275,6 @@ def f():
         ("import os\ndef f():\n    while True: os.fork()", ""),
         (THREADS, "can't start new thread"),
         (MEMORIES, "bytes of memory"),
-        (LATER, "bytes of memory"),
     ],
 )
 def test_every_program_ends(code: str, why: str, sandbox: Sandbox) -> None:
@@ -285,6 +285,14 @@ def test_every_program_ends(code: str, why: str, sandbox: Sandbox) -> None:
     assert why in verdict.why, verdict
     assert time.monotonic() - begun < 60
     assert sandbox.test("def f(): return 0", "assert f() == 0").passed
+
+
+def test_what_a_program_left_running_is_watched() -> None:
+    """Its processes take memory after its call has ended, on a loaded machine long after."""
+    limits = SandboxLimits(seconds=30, memory=200 * MEGABYTE, processes=12)
+    with closing(Sandbox(limits)) as sandbox:
+        verdict = sandbox.test(LATER, "assert f() == 0\nimport time\nfor _ in range(250): time.sleep(0.1)")
+    assert (verdict.passed, "bytes of memory" in verdict.why) == (False, True), verdict
 
 
 def test_no_process_outlives_its_sandbox(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
 from tests.effort import scaled
 
+import stepreward
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Comparison, Problem, Step, Trajectory
@@ -275,6 +277,9 @@ def test_results_are_json_with_an_interval_and_a_protocol(name: str) -> None:
     if name == "m-reward-bench":
         tongues = [replace(compared(i, [0.9], [0.1], "hep-go"), meta={"language": f"l{i % 2}"}) for i in range(4)]
         take = {"scorer": Named(), "data": tongues}
+    if name in ("agent-reward-bench", "trail", "mast"):
+        example = Path(__file__).parents[1] / "formats" / "examples" / f"{name}.jsonl"
+        take = {"scorer": constant(), "data": [*stepreward.read(example)]}
     if name in ("order", "length-bias", "reward-distance"):
         steps = [tuple(Step(f"{k}{at}\n" * (k + 1)) for at in range(2)) for k in range(6)]
         parted = [

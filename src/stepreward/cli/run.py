@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli import on_demand
@@ -48,7 +47,7 @@ def run(flags: RunFlags, settings: RunSettings, json_output: JsonFlag = False) -
 def _print(summary: dict[str, Any], out: Path) -> None:
     console = plain_console()
     if "evaluate" in summary:
-        _print_selection(summary, console)
+        _print_selection(summary)
     if "acting" in summary:
         acting = summary["acting"]
         plain, guided = (percent(acting[name]["accuracy"]) for name in ("plain", "guided"))
@@ -56,8 +55,8 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
-def _print_selection(summary: dict[str, Any], console: Console) -> None:
-    evaluation = summary["evaluate"]
+def _print_selection(summary: dict[str, Any]) -> None:
+    evaluation, console = summary["evaluate"], plain_console()
     n = summary["settings"]["held_out_samples"]
     main, rows = evaluation["main"], {name: row[-1] for name, row in evaluation["curves"].items()}
     table = Table(title="held-out accuracy", title_justify="left")

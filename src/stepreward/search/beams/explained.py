@@ -121,7 +121,7 @@ search.preset(
     width=1,
     ahead=0,
     doubt=0.5,
-    most=1_000,
+    most=40,
     retries=3,
     again_request=RETRY,
     budget=budgets.width,
