@@ -12,7 +12,7 @@ import pytest
 
 from stepreward.core.errors import BudgetExhausted, InputError, PolicyError, SteprewardError
 from stepreward.core.keys import Key
-from stepreward.core.runtime.dispatcher import Answerers
+from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import ResidentDriver
 from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose, Score, Scored, Wanted, always
 from stepreward.core.types import Problem, Step

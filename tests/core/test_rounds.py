@@ -17,7 +17,7 @@ from tests.effort import scaled
 from stepreward.core.errors import BudgetExhausted, PolicyError, Unanswered
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.dispatcher import Answerers
+from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import Driver, Failed, Finished, ResidentDriver
 from stepreward.core.runtime.flows import Budget, Continuation, Flow, Prices, Propose, Wanted, always
 from stepreward.core.runtime.queue import QuestionQueue

@@ -17,7 +17,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.dispatcher import Answerers
+from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import Driver, Failed, Finished, ResidentDriver
 from stepreward.core.runtime.flows import Budget, Continuation, Flow, Grade, Prices, Propose, Score, Scored
 from stepreward.core.types import Problem, Step, Trajectory

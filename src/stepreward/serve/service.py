@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from stepreward.core.errors import SteprewardError
-from stepreward.core.runtime.dispatcher import Answerers
+from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import Finished, ResidentDriver
 from stepreward.core.runtime.flows import Budget, Flow, Grader, Judge, Policy, Score, Scored, Scorer
 from stepreward.core.segment.tool_calls import calls_of, spelled

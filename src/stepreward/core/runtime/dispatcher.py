@@ -9,92 +9,36 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
-from stepreward.core.errors import BudgetExhausted, InputError, SteprewardError, Unanswered
-from stepreward.core.runtime.acting import GradedEpisodes, acting
-from stepreward.core.runtime.acts import Act, Episodes, Placed
+from stepreward.core.errors import BudgetExhausted, SteprewardError, Unanswered
+from stepreward.core.runtime.acts import Act
 from stepreward.core.runtime.answer_log import AnswerLog, digest, keeps_grade
-from stepreward.core.runtime.executing import executed, execution_of
+from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.flows import (
     Bill,
     Compare,
     Extract,
-    Flow,
     Grade,
     Graded,
     Grader,
     Interruptible,
-    Judge,
-    Policy,
     Prices,
     Propose,
     Question,
     Score,
-    Scorer,
     Wanted,
     token_limit,
 )
 from stepreward.core.runtime.queue import PendingQuestion, QuestionQueue
 from stepreward.core.runtime.running import QuestionPart, Round, RunningFlow, charge, charge_cached
 
-T = TypeVar("T")
 _ABSENT = object()
 _GRADERS = 4
 """Grades that run at once, where there are threads: a slow one delays no other."""
 INTERRUPT_SECONDS = 1.0
 """Seconds past its deadline that a flow waits for the unfinished samples of an interruptible policy."""
-
-
-@dataclass(frozen=True)
-class Answerers:
-    """Who answers: `Propose`, `Score`, `Compare`, `Grade` with `Extract`, and `Act`."""
-
-    policy: Policy | None = None
-    scorer: Scorer | None = None
-    judge: Judge | None = None
-    grader: Grader | None = None
-
-    @property
-    def environment(self) -> Episodes | None:
-        """Where the policy acts, if it is an agent."""
-        return self.policy.environment if isinstance(self.policy, Placed) else None
-
-    @property
-    def scoring(self) -> Scorer | None:
-        """Who answers `Score`: the scorer, or the one beside execution."""
-        execution = execution_of(self.scorer)
-        return self.scorer if execution is None else execution.otherwise
-
-    def placed(self, flow: Flow[T]) -> Flow[T]:
-        """A flow as it is run: in the environment, if there is one.
-
-        Raises:
-            InputError: scores come of execution, and there is no environment.
-        """
-        execution = execution_of(self.scorer)
-        if execution is not None:
-            if self.environment is None:
-                raise InputError("scores by execution need an agent", remedy="pass --environment, or another scorer")
-            flow = executed(flow, execution.by, otherwise=execution.otherwise is not None)
-        return flow if self.environment is None else acting(flow)
-
-    @property
-    def deciding(self) -> Grader | None:
-        """Who grades: an environment what it can tell, and the grader what is left."""
-        return self.grader if self.environment is None else GradedEpisodes(self.environment, self.grader)
-
-    def of(self, question: Question) -> tuple[str, Policy | Scorer | Judge | Grader | Episodes | None]:
-        """The role that answers a question, and the object in that role."""
-        if isinstance(question, Propose):
-            return "policy", self.policy
-        if isinstance(question, Grade | Extract):
-            return "grader", self.deciding
-        if isinstance(question, Act):
-            return "environment", self.environment
-        return ("scorer", self.scoring) if isinstance(question, Score) else ("judge", self.judge)
 
 
 class Dispatcher:

@@ -23,7 +23,8 @@ from typing import Any, Generic, TypeVar
 
 from stepreward.core.errors import SteprewardError
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.dispatcher import Answerers, Dispatcher
+from stepreward.core.runtime.answerers import Answerers
+from stepreward.core.runtime.dispatcher import Dispatcher
 from stepreward.core.runtime.flows import (
     Bill,
     Budget,
