@@ -210,10 +210,6 @@ def test_seconds_end_an_episode() -> None:
     assert [one.truncated for one in ended.result] == [True]
 
 
-class _KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("at", [1, 5, 17, 40])
 def test_a_run_that_was_killed_in_an_episode_goes_on_where_it_was(at: int, tmp_path: Path) -> None:
     flows = [task(target) for target in (4, 6, 99)]
@@ -242,6 +238,22 @@ def test_a_run_that_was_killed_in_an_episode_goes_on_where_it_was(at: int, tmp_p
         again = Driver(policy=Agent(policy(), pool()), log=log)
         assert len([*again.run(samples(p, 6) for p in flows)]) == 3
         assert again.bill.actions == again.bill.proposals == 0
+
+
+def test_a_run_that_goes_on_begins_no_episode_to_grade_it(tmp_path: Path) -> None:
+    class Begun(Counting):
+        begun = 0
+
+    made, begun = [], []
+    for _ in range(2):
+        with AnswerLog(tmp_path / "log.sqlite") as log:
+            driver = Driver(policy=Agent(policy(), EpisodePool(Begun, "counting")), log=log)
+            flows = [graded_samples(task(target), Key.seed(0), n=8) for target in (4, 6)]
+            made.append([one.result for one in sorted(driver.run(flows), key=lambda one: one.index)])
+        begun.append(Begun.begun)
+    assert made[0] == made[1]
+    assert {row.outcome for rows in made[0] for row in rows} == {0.0, 1.0}
+    assert begun[0] == begun[1] > 0
 
 
 def test_threads_make_the_same_episodes() -> None:

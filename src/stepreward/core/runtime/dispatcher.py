@@ -318,7 +318,7 @@ class Dispatcher:
             paid = [
                 (pending.name, answer.answer if isinstance(answer, Graded) else answer)
                 for pending, answer in pairs
-                if _is_kept(pending, answer)
+                if self._is_kept(pending, answer)
             ]
             if paid:
                 self.log.put(paid)
@@ -338,6 +338,14 @@ class Dispatcher:
                     part.flow.receive(part, answer)
                     self._received(part.flow)
 
+    def _is_kept(self, pending: PendingQuestion, answer: Any) -> bool:
+        """Whether an answer goes into the log."""
+        if not isinstance(answer, Graded):
+            return not _interrupted(pending, answer)
+        assert isinstance(pending.question, Grade | Extract)
+        # An environment grades what it has executed: a run that goes on does not execute it again.
+        return self.answerers.environment is not None or keeps_grade(pending.question, answer)
+
     def _received(self, running: RunningFlow[Any]) -> None:
         assert running.round is not None
         running.round.pending -= 1
@@ -353,13 +361,6 @@ def _timed_grades(grader: Grader, questions: Sequence[Grade | Extract]) -> list[
         answer = read(question.problem, question.steps)
         made.append(Graded(answer, time.monotonic() - start))
     return made
-
-
-def _is_kept(pending: PendingQuestion, answer: Any) -> bool:
-    if isinstance(answer, Graded):
-        assert isinstance(pending.question, Grade | Extract)
-        return keeps_grade(pending.question, answer)
-    return not _interrupted(pending, answer)
 
 
 def _interrupted(pending: PendingQuestion, answer: Any) -> bool:
