@@ -66,7 +66,7 @@ def broken(*_: object, **__: object) -> None:
 def test_everything_here_works_and_leaves_nothing_behind(tmp_path: Path) -> None:
     rows, status = found()
     assert {one.what for one in TRIALS} | {"python", "torch", "device", "folder"} <= set(rows)
-    lanes = {"vllm", "bitsandbytes", "ray", "reasoning-gym", "textworld", "miniwob", "playwright"}
+    lanes = {"vllm", "bitsandbytes", "ray", "reasoning-gym", "textworld", "websockets", "miniwob", "playwright"}
     assert {what for what, row in rows.items() if not row["good"]} <= lanes
     assert status == 0
     assert rows["numpy"]["says"] == np.__version__

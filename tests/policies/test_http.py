@@ -450,7 +450,7 @@ def test_what_nobody_waits_for_is_left_within_a_glance_whatever_the_server_sends
 def test_a_stream_without_events_frees_its_place_and_is_tried_again(served: tuple[Script, str], mute: bytes) -> None:
     script, url = served
     script.faults = [("then", [chunk("12")], mute)]
-    made = policy(url, server={"timeout": 0.6, "concurrency": 1})
+    made = policy(url, server={"timeout": 1.5, "concurrency": 1})
     ((one,),) = made.propose([ask()])
     assert one.finished
     assert (len(script.seen), made.usage.lost_tokens) == (2, 1)
