@@ -17,8 +17,9 @@ from stepreward.environments.episode_pool import EpisodePool
 from stepreward.environments.web.browser_threads import BrowserThread
 from stepreward.environments.web.packaged_pages import COMMANDS, HOST, folder, page_file, serve_packaged
 
-TIMEOUT, MOST_SHOWN = 2000.0, 20_000
-"""Milliseconds of one action; characters of a page that are shown."""
+TIMEOUT, MOST_SHOWN = 10_000.0, 20_000
+"""Milliseconds of one action, so many that a loaded machine decides of no action; characters of a page that are shown.
+"""
 _REF = re.compile(r"\[ref=(\w+)\]")
 _NOON = 1_700_000_000_000
 """The time of every page, so that dates and speed say nothing of the machine."""
@@ -78,7 +79,7 @@ class WebEpisode:
         context = browser.new_context(
             accept_downloads=False, service_workers="block", viewport={"width": 500, "height": 320}
         )
-        context.set_default_timeout(TIMEOUT * 10)
+        context.set_default_timeout(TIMEOUT * 6)
         context.route("**/*", serve_packaged)
         self._page = context.new_page()
         context.on("page", lambda other: other.close())
