@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, ModelError
 from stepreward.core.runtime.acts import Environment, Observation
 from stepreward.core.runtime.flows import Grader
 from stepreward.core.segment.tool_calls import CALLS, parsed, step_of_message
@@ -110,15 +110,18 @@ def trl_rows(problems: Sequence[Problem]) -> dict[str, list[Any]]:
 def line_chat(tokenizer: Any) -> Any:
     """A copy of a tokenizer with the chat of the built-in agent `builtin:shop`, whose calls TRL then reads.
 
-    A message is a line, a call is a line of JSON, and a turn ends where its line does. It needs transformers 5.13.
+    A message is a line, a call is a line of JSON, and a turn ends where its line does.
 
     Raises:
         InputError: the end of a line is not one token.
+        ModelError: transformers is older than 5.13, which reads no such answers.
     """
     made = copy.deepcopy(tokenizer)
     end = made("\n")["input_ids"]
     if len(end) != 1:
         raise InputError(f"the end of a line is {len(end)} tokens", remedy="take a tokenizer where it is one")
+    if not hasattr(tokenizer, "response_template"):
+        raise ModelError("transformers reads answers by a template from 5.13 on: pip install 'transformers>=5.13'")
     made.chat_template, made.response_template = _LINES, _READ
     # TRL ends turns where the tokenizer does, whatever the model's configuration says.
     made.eos_token = made.convert_ids_to_tokens(end)[0]
