@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import struct
+import subprocess
 import sys
 import termios
 from contextlib import suppress
@@ -193,6 +194,24 @@ def test_what_a_server_says_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     said = CliRunner().invoke(app, ["doctor", "--policy", "http://127.0.0.1:1/v1#m"]).stdout
     assert said.count(SHOWN) == 2
     assert "\x1b" not in said
+
+
+def test_what_a_reader_that_is_gone_did_not_take_is_dropped_in_silence() -> None:
+    program = """
+from stepreward.cli.terminal.plain_streams import plain_output
+with plain_output():
+    try:
+        print("a line")
+    except BrokenPipeError:
+        pass
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_rich_is_reached_through_the_plain_console_alone() -> None:

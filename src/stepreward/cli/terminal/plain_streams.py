@@ -7,6 +7,7 @@ which writes its own sequences, finds the streams below.
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,15 @@ class _Plain(io.TextIOWrapper):
             self.flush()
 
 
+def _drop_unread(stream: TextIO) -> None:
+    """Drops what a reader that is gone did not take: the end of the process would report it."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @contextmanager
 def plain_output() -> Iterator[None]:
     """Puts plain streams in the place of standard output and standard error."""
@@ -66,3 +76,5 @@ def plain_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
         for stream in made:
             stream.close()
+        for stream in before:
+            _drop_unread(stream)

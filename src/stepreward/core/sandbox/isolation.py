@@ -131,7 +131,7 @@ def _bound(path: Path) -> list[str]:
 
 
 def used_by(parent: int) -> tuple[int, bool]:
-    """Bytes of resident memory of all processes below one, and whether any of them computes."""
+    """Bytes of resident memory of all processes below one, and whether any of them computes or waits for a disk."""
     memory, busy = 0, False
     below = [parent]
     while below:
@@ -143,5 +143,5 @@ def used_by(parent: int) -> tuple[int, bool]:
         except OSError:  # It has ended.
             continue
         memory += int(state[21]) * resource.getpagesize()
-        busy |= state[0] == "R"
+        busy |= state[0] in "RD"
     return memory, busy
