@@ -205,8 +205,9 @@ with plain_output():
 """
     reader, writer = os.pipe()
     os.close(reader)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+        [sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False, env=buffered
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
