@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tests.environments.counting import CHANCES, TURNS, counted, policy, pool
 
-from stepreward.core.errors import InputError, ModelError, UnknownNameError
+from stepreward.core.errors import BudgetExhausted, InputError, ModelError, UnknownNameError
 from stepreward.core.prefix_names import prefix_of
 from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.answer_log import AnswerLog, digest
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.executing import Measure
+from stepreward.core.runtime.executing import Measure, executed
 from stepreward.core.runtime.flows import Budget, Flow, Score, Scored
 from stepreward.core.types import Floats, Problem, Step
 from stepreward.environments.episode_pool import EpisodePool
@@ -136,6 +136,26 @@ def test_without_actions_left_nothing_is_scored_and_the_best_so_far_is_the_answe
     (found,) = solver.solve([TASK])
     assert (found.stopped, found.bill.actions <= 7, found.error) == ("actions", True, "")
     assert found.found.chosen >= 0
+
+
+def test_a_flow_has_what_came_where_the_budget_holds_neither_execution_nor_the_scorer() -> None:
+    question = Score(TASK, episode("+1"))
+
+    def flow() -> Flow[list[object]]:
+        try:
+            yield [question, question]
+        except BudgetExhausted as error:
+            return [*error.answers]
+        return []
+
+    for scored, expected in (([], 0), ([np.array([np.nan, 0.25]), np.array([np.nan, 0.75])], 2)):
+        running = executed(flow(), "outcome", otherwise=True)
+        assert next(running) == [Act(TASK, question.steps, scores=True), question, question]
+        assert running.throw(BudgetExhausted("no action is left")) == [question, question]
+        with pytest.raises(StopIteration) as end:
+            running.throw(BudgetExhausted("no token is left", scored))
+        np.testing.assert_array_equal(end.value.value, scored, strict=False)
+        assert len(end.value.value) == expected
 
 
 def test_what_the_last_tokens_wrote_is_executed() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from stepreward.core.errors import BudgetExhausted, Unanswered
 from stepreward.core.prefix_names import Name, prefix_of
 from stepreward.core.runtime.acts import Act, Episodes, Observation, episode_of
 from stepreward.core.runtime.flows import Continuation, Flow, Grader, Propose, Question
+from stepreward.core.runtime.wrapped_flows import each_round
 from stepreward.core.segment.merging import joined
 from stepreward.core.segment.tool_calls import CALLS, CONTENT, content_of
 from stepreward.core.types import Problem, Step
@@ -41,25 +41,19 @@ def acting(flow: Flow[T]) -> Flow[T]:
         flow: not started.
     """
     seen: Seen = {}
-    resume = partial(next, flow)
-    try:
-        while True:
-            try:
-                questions = resume()
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            turns = _Turns(questions, seen)
-            try:
-                while asked := turns.questions():
-                    turns.receive((yield asked))
-                resume = partial(flow.send, turns.answers())
-            except (BudgetExhausted, Unanswered) as error:
-                turns.receive(error.answers)
-                error.answers = turns.so_far()
-                resume = partial(flow.throw, error)
-    finally:
-        flow.close()
+
+    def answer(questions: Sequence[Question]) -> Flow[list[Any]]:
+        turns = _Turns(questions, seen)
+        try:
+            while asked := turns.questions():
+                turns.receive((yield asked))
+        except (BudgetExhausted, Unanswered) as error:
+            turns.receive(error.answers)
+            error.answers = turns.so_far()
+            raise
+        return turns.answers()
+
+    return each_round(flow, answer)
 
 
 class _Turns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from stepreward.core.errors import BudgetExhausted, ModelError, Unanswered
 from stepreward.core.prefix_names import Name, Prefix, prefix_of
 from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.runtime.flows import Flow, Propose, Question, Score, Scored, Scorer
+from stepreward.core.runtime.wrapped_flows import answers_of_errors, each_round
 from stepreward.core.types import Floats
 
 T = TypeVar("T")
@@ -51,26 +51,20 @@ def executed(flow: Flow[T], by: Measure, *, otherwise: bool = False) -> Flow[T]:
         ModelError: an episode ended, and the environment gave no such number.
     """
     seen: dict[tuple[str, Name], Observation] = {}
-    resume = partial(next, flow)
-    try:
-        while True:
+
+    def answer(questions: Sequence[Question]) -> Flow[list[Any]]:
+        scoring = _ExecutedRound(questions, seen, by, otherwise)
+        with answers_of_errors(scoring.answers):
             try:
-                questions = resume()
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            scoring = _ExecutedRound(questions, seen, by, otherwise)
-            try:
-                resume = partial(flow.send, scoring.answers((yield scoring.sent) if scoring.sent else []))
-            except (BudgetExhausted, Unanswered) as error:
+                given = (yield scoring.sent) if scoring.sent else []
+            except (BudgetExhausted, Unanswered):
                 if any(isinstance(question, Propose) for question in questions):
-                    error.answers = scoring.answers(error.answers) if error.answers else []
-                    resume = partial(flow.throw, error)
-                else:
-                    others = scoring.without_acts()
-                    resume = partial(flow.send, scoring.answers((yield others) if others else []))
-    finally:
-        flow.close()
+                    raise
+                others = scoring.without_acts()
+                given = (yield others) if others else []
+        return scoring.answers(given)
+
+    return each_round(flow, answer)
 
 
 class _ExecutedRound:

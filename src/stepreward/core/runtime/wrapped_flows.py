@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +19,32 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 """Fields of a `Propose` that say how its tokens are drawn."""
 
 
+def each_round(flow: Flow[T], answer: Callable[[Sequence[Question]], Flow[list[Any]]]) -> Flow[T]:
+    """The same flow, with each round of its questions answered by a flow of its own.
+
+    The end of a budget, or an error of a question, that leaves the flow of a round is raised in the flow itself.
+
+    Args:
+        flow: not started.
+        answer: from a round of the flow's questions to the flow that returns their answers, in order. It gives the
+            errors that it lets pass the answers to the same questions.
+    """
+    resume: Callable[[], Sequence[Question]] = partial(next, flow)
+    try:
+        while True:
+            try:
+                questions = resume()
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            try:
+                resume = partial(flow.send, (yield from answer(questions)))
+            except (BudgetExhausted, Unanswered) as error:
+                resume = partial(flow.throw, error)
+    finally:
+        flow.close()
+
+
 def wrapped(flow: Flow[T], change: Callable[[Sequence[Question]], tuple[Sequence[Question], AnswersBack]]) -> Flow[T]:
     """The same flow, with its questions changed on the way out and their answers on the way back.
 
@@ -28,22 +55,24 @@ def wrapped(flow: Flow[T], change: Callable[[Sequence[Question]], tuple[Sequence
         flow: not started.
         change: from a round of the flow's questions to those that are sent, and how their answers become its own.
     """
-    resume: Callable[[], Sequence[Question]] = partial(next, flow)
+
+    def answer(questions: Sequence[Question]) -> Flow[list[Any]]:
+        sent, back = change(questions)
+        with answers_of_errors(back):
+            given = (yield sent) if sent else []
+        return back(given)
+
+    return each_round(flow, answer)
+
+
+@contextmanager
+def answers_of_errors(back: AnswersBack) -> Iterator[None]:
+    """Turns the partial answers of an error, where it has any, into answers to a flow's own questions."""
     try:
-        while True:
-            try:
-                questions = resume()
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            sent, back = change(questions)
-            try:
-                resume = partial(flow.send, back((yield sent) if sent else []))
-            except (BudgetExhausted, Unanswered) as error:
-                error.answers = back(error.answers) if error.answers else []
-                resume = partial(flow.throw, error)
-    finally:
-        flow.close()
+        yield
+    except (BudgetExhausted, Unanswered) as error:
+        error.answers = back(error.answers) if error.answers else []
+        raise
 
 
 def limited(flow: Flow[T], *, max_tokens: int | None = None, **sampling: float | None) -> Flow[T]:
