@@ -23,8 +23,9 @@ import numpy as np
 
 from benchmarks import SKIPPED
 from stepreward.connect.ray_engine import RayEngine
-from stepreward.core.runtime.flows import Budget, Continuation, Policy, Propose
+from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.runtime.made_in_parts import MadePart, PartItems, make_parts
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan
 from stepreward.policies.named import policy_at

@@ -9,7 +9,8 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.acts import Observation
 from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Budget, Continuation, Extract, Flow, Grade, Propose
+from stepreward.core.runtime.flows import Continuation, Extract, Flow, Grade, Propose
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Problem, Step
 from stepreward.environments.episode_pool import EpisodePool
 from stepreward.policies.scripted import ScriptedPolicy

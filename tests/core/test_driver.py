@@ -15,18 +15,17 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Finished, answer_all
 from stepreward.core.runtime.flows import (
-    Budget,
     Compare,
     Continuation,
     Extract,
     Flow,
     Grade,
     Judged,
-    Prices,
     Propose,
     Score,
     Scored,
 )
+from stepreward.core.runtime.spending import Budget, Prices
 from stepreward.core.types import Problem, Step
 
 

@@ -16,7 +16,8 @@ from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.answer_log import AnswerLog, digest
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.executing import Measure, executed
-from stepreward.core.runtime.flows import Budget, Flow, Score, Scored
+from stepreward.core.runtime.flows import Flow, Score, Scored
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Floats, Problem, Step
 from stepreward.environments.episode_pool import EpisodePool
 from stepreward.pipeline.compose import compose

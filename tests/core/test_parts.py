@@ -18,8 +18,9 @@ import stepreward
 from stepreward.cli.rows.row_by_row import RowByRow
 from stepreward.core.errors import InputError, PolicyError, SteprewardError, UnknownNameError
 from stepreward.core.failures import Failures
-from stepreward.core.runtime.flows import Bill, Continuation, Propose, Score
+from stepreward.core.runtime.flows import Continuation, Propose, Score
 from stepreward.core.runtime.made_in_parts import LOST, Build, MadePart, PartItems, Workers, make_parts, read_parts
+from stepreward.core.runtime.spending import Bill
 from stepreward.core.table import row_of
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.tasks.arithmetic import generate

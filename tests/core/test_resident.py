@@ -14,7 +14,8 @@ from stepreward.core.errors import BudgetExhausted, InputError, PolicyError, Ste
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import ResidentDriver
-from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose, Score, Scored, Wanted, always
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Score, Scored, Wanted, always
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Problem, Step
 
 

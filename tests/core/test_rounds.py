@@ -19,9 +19,10 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import Driver, Failed, Finished, ResidentDriver
-from stepreward.core.runtime.flows import Budget, Continuation, Flow, Prices, Propose, Wanted, always
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Wanted, always
 from stepreward.core.runtime.queue import QuestionQueue
 from stepreward.core.runtime.running import wave
+from stepreward.core.runtime.spending import Budget, Prices
 from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
 from stepreward.search.samples.independent import majority_vote

@@ -19,7 +19,8 @@ from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import Driver, Failed, Finished, ResidentDriver
-from stepreward.core.runtime.flows import Budget, Continuation, Flow, Grade, Prices, Propose, Score, Scored
+from stepreward.core.runtime.flows import Continuation, Flow, Grade, Propose, Score, Scored
+from stepreward.core.runtime.spending import Budget, Prices
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.environments.episode_pool import EpisodePool
 from stepreward.label.samples import graded_samples

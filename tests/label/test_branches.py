@@ -9,7 +9,7 @@ from label_world import PROBLEM, World, letters, saying, steps
 from stepreward.core.catalog import estimate
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
-from stepreward.core.runtime.flows import Budget
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Provenance, Trajectory
 from stepreward.label.better_and_worse import pairs_of
 from stepreward.label.omega import tree_labels

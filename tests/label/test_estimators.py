@@ -18,7 +18,8 @@ from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
-from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose
+from stepreward.core.runtime.flows import Continuation, Flow, Propose
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.label.estimators import (
     first_error_bisection,

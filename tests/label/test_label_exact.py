@@ -11,7 +11,7 @@ from stepreward.core.catalog import estimate
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Budget
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Trajectory
 from stepreward.label.estimators import first_error_bisection, first_error_walk, monte_carlo
 from stepreward.label.samples import graded_samples

@@ -20,7 +20,8 @@ from label_world import World
 from stepreward.core.errors import InputError, PolicyError, StoreError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.flows import Budget, Continuation, Policy, Propose
+from stepreward.core.runtime.flows import Continuation, Policy, Propose
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.table import row_of, write_table
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import Item, LabelPlan, label_many, load_labels

@@ -12,7 +12,8 @@ from stepreward.core.catalog import estimate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
-from stepreward.core.runtime.flows import Budget, Continuation, Grade, Propose, Scored
+from stepreward.core.runtime.flows import Continuation, Grade, Propose, Scored
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.search_tree import SearchTree, ucb_spread
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step

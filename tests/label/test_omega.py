@@ -12,7 +12,8 @@ from stepreward.core.catalog import estimate
 from stepreward.core.keys import Key
 from stepreward.core.measure.rollout_priority import priority
 from stepreward.core.runtime.driver import Driver, answer_all
-from stepreward.core.runtime.flows import Budget, Continuation
+from stepreward.core.runtime.flows import Continuation
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.estimators import monte_carlo

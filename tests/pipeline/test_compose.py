@@ -14,7 +14,8 @@ from stepreward.core.errors import InputError, PolicyError, SteprewardError, Unk
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Bill, Budget, Continuation, Prices, Propose, Score, Scored
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
+from stepreward.core.runtime.spending import Bill, Budget, Prices
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.score.capabilities import ScoreUse
 from stepreward.tasks.enumerable import EnumerableWorld

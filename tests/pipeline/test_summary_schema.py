@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from stepreward.core.runtime.flows import Bill
+from stepreward.core.runtime.spending import Bill
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.run_report import build_page
 from stepreward.pipeline.whole_run import SCHEMA

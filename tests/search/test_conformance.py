@@ -17,7 +17,8 @@ from stepreward.core.errors import ModelError
 from stepreward.core.keys import Key, uniforms
 from stepreward.core.method import Method
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Bill, Budget, Compare, Continuation, Judged, Propose, Score, Scored
+from stepreward.core.runtime.flows import Compare, Continuation, Judged, Propose, Score, Scored
+from stepreward.core.runtime.spending import Bill, Budget
 from stepreward.core.types import Problem, Step
 from stepreward.search.candidates import Found
 

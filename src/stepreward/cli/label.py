@@ -26,7 +26,7 @@ from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
 from stepreward.core.files.row_files import ENDINGS
-from stepreward.core.runtime.flows import Budget
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.settings_text import read_settings
 from stepreward.core.table import write_table
 from stepreward.core.types import Problem, Provenance, Step, Trajectory

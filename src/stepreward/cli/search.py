@@ -32,8 +32,9 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap
 from stepreward.core.optional import VLLM
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
+from stepreward.core.runtime.flows import Grader
 from stepreward.core.runtime.made_in_parts import MadePart, make_parts, read_parts
+from stepreward.core.runtime.spending import Bill, Budget, Prices
 from stepreward.core.settings_text import read_settings
 from stepreward.core.types import Problem, Trajectory
 from stepreward.core.vocabulary import Flag

@@ -24,7 +24,8 @@ from stepreward.core.keys import Key
 from stepreward.core.method import Method
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
-from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Policy, Scorer
+from stepreward.core.runtime.flows import Flow, Grader, Policy, Scorer
+from stepreward.core.runtime.spending import Bill, Budget
 from stepreward.core.table import read_table, write_table
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Trajectory

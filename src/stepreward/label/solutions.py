@@ -11,7 +11,8 @@ import numpy as np
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
-from stepreward.core.runtime.flows import Bill, Flow, Grade, Grader, Policy
+from stepreward.core.runtime.flows import Flow, Grade, Grader, Policy
+from stepreward.core.runtime.spending import Bill
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.samples import graded_samples
 

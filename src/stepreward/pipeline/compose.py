@@ -17,7 +17,8 @@ from stepreward.core.optional import optional
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.executing import execution_of
-from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
+from stepreward.core.runtime.flows import Flow, Grader, Judge, Policy, Scorer
+from stepreward.core.runtime.spending import Bill, Budget, Prices
 from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import SCORE, Problem, Provenance, Trajectory
 from stepreward.policies.expert import WithExpert

@@ -19,7 +19,8 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import crossed_mean, known_mean, paired_difference
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Bill, Flow, Grader
+from stepreward.core.runtime.flows import Flow, Grader
+from stepreward.core.runtime.spending import Bill
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool

@@ -22,7 +22,8 @@ from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Bill, Grader
+from stepreward.core.runtime.flows import Grader
+from stepreward.core.runtime.spending import Bill
 from stepreward.core.table import write_table
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Provenance, Trajectory

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from stepreward.core.errors import SteprewardError
 from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.driver import Finished, ResidentDriver
-from stepreward.core.runtime.flows import Budget, Flow, Grader, Judge, Policy, Score, Scored, Scorer
+from stepreward.core.runtime.flows import Flow, Grader, Judge, Policy, Score, Scored, Scorer
+from stepreward.core.runtime.spending import Budget
 from stepreward.core.segment.tool_calls import calls_of, spelled
 from stepreward.core.types import Problem, Step
 from stepreward.score.judges.pairwise import PolicyJudge, ScorerJudge

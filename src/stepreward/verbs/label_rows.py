@@ -16,8 +16,9 @@ from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.method import Method
 from stepreward.core.results import TrajectoryList
-from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy, Scorer
+from stepreward.core.runtime.flows import Grader, Policy, Scorer
 from stepreward.core.runtime.made_in_parts import Engine, MadePart, PartItems, make_parts, read_parts
+from stepreward.core.runtime.spending import Bill, Budget
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
 from stepreward.label.relabelling import transform_of, transformed

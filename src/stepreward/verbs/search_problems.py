@@ -12,8 +12,9 @@ from stepreward.connect.ray_engine import engine_of
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import SteprewardError
 from stepreward.core.failures import Failures, warn_of_failures
-from stepreward.core.runtime.flows import Bill, Grader, Judge, Policy, Scorer
+from stepreward.core.runtime.flows import Grader, Judge, Policy, Scorer
 from stepreward.core.runtime.made_in_parts import Engine, MadePart
+from stepreward.core.runtime.spending import Bill
 from stepreward.core.types import Problem
 from stepreward.pipeline.compose import SolutionList, Solver, compose, default_search
 from stepreward.verbs.names import grader as grader_of

@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.http.addresses import lasting
 from stepreward.core.runtime.agent import Agent
-from stepreward.core.runtime.flows import Bill, Judge, Policy, Scorer, token_limit
+from stepreward.core.runtime.flows import Judge, Policy, Scorer, token_limit
+from stepreward.core.runtime.spending import Bill
 from stepreward.core.vocabulary import Flag
 from stepreward.environments.by_address import environment_at
 from stepreward.policies.crew import helped, placed

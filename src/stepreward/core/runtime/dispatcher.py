@@ -17,14 +17,12 @@ from stepreward.core.runtime.acts import Act
 from stepreward.core.runtime.answer_log import AnswerLog, digest, keeps_grade
 from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.flows import (
-    Bill,
     Compare,
     Extract,
     Grade,
     Graded,
     Grader,
     Interruptible,
-    Prices,
     Propose,
     Question,
     Score,
@@ -33,6 +31,7 @@ from stepreward.core.runtime.flows import (
 )
 from stepreward.core.runtime.queue import PendingQuestion, QuestionQueue
 from stepreward.core.runtime.running import QuestionPart, Round, RunningFlow, charge, charge_cached
+from stepreward.core.runtime.spending import Bill, Prices
 
 _ABSENT = object()
 _GRADERS = 4

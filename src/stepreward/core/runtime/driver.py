@@ -26,8 +26,6 @@ from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.answerers import Answerers
 from stepreward.core.runtime.dispatcher import Dispatcher
 from stepreward.core.runtime.flows import (
-    Bill,
-    Budget,
     Compare,
     Extract,
     Flow,
@@ -35,12 +33,12 @@ from stepreward.core.runtime.flows import (
     Grader,
     Judge,
     Policy,
-    Prices,
     Propose,
     Score,
     Scorer,
 )
 from stepreward.core.runtime.running import RunningFlow
+from stepreward.core.runtime.spending import Bill, Budget, Prices
 
 T = TypeVar("T")
 FAILURES = 16

@@ -23,7 +23,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
 from stepreward.core.files.atomic_files import claim, in_one_move, locked_folder
 from stepreward.core.files.row_files import is_whole
-from stepreward.core.runtime.flows import Bill
+from stepreward.core.runtime.spending import Bill
 from stepreward.core.table import read_table, row_of, write_table
 from stepreward.core.types import Problem, Trajectory
 

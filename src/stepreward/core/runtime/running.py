@@ -13,21 +13,19 @@ from typing import Any, Generic, TypeVar
 
 from stepreward.core.runtime.acts import Act
 from stepreward.core.runtime.flows import (
-    Bill,
-    Budget,
     Compare,
     Continuation,
     Flow,
     Grade,
     Graded,
     Judged,
-    Prices,
     Propose,
     Question,
     Score,
     Scored,
 )
 from stepreward.core.runtime.queue import PendingQuestion, QuestionQueue
+from stepreward.core.runtime.spending import Bill, Budget, Prices
 
 T = TypeVar("T")
 
