@@ -43,6 +43,7 @@ def summary() -> dict[str, Any]:
         "label": {"trajectories": 4, "wrong": 0.5, "bill": BILL, "against_truth": {}, "seconds": 0.1},
         "train": {"metrics": {"f1": None}, "history": [{"step": 1.0, "eval_auroc": None}], "tokens": 9, "seconds": 1.0},
         "retrained": [],
+        "failures": {"sample-train": {"failed": 1, "of": 5, "first": "p3: the page crashed"}},
         "evaluate": {"sizes": [1, 2], "curves": curve, "versus_majority": {"best-of-n:min": estimate(-0.25)},
                      "main": "best-of-n:min", "seconds": 0.1,
                      "headline": {**headline, "seeds": [{"seed": 1, **headline}]}},
@@ -87,6 +88,7 @@ def test_a_summary_with_little_measured_is_valid_and_has_a_report() -> None:
     check(summary())
     text = render(build_page(summary(), []))
     assert "Against the truth" not in text
+    assert "p3: the page crashed" in text
     assert "None" not in text
     assert "nan" not in text.split("<h2>", 1)[1].split("<script>")[0]
 

@@ -14,7 +14,7 @@ from stepreward.cli import on_demand
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
-from stepreward.pipeline.run_report import percent, points
+from stepreward.pipeline.run_report import failed_lines, percent, points
 from stepreward.pipeline.run_settings import OF_WORLD, QUICK, RunSettings
 from stepreward.tasks.mathematics import MathGrader
 
@@ -52,6 +52,8 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         acting = summary["acting"]
         plain, guided = (percent(acting[name]["accuracy"]) for name in ("plain", "guided"))
         console.print(f"agent {plain}, by step scores {guided}: {points(acting['gain'])} points at equal actions")
+    for line in failed_lines(summary):
+        console.print(line, soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 

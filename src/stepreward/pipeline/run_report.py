@@ -55,6 +55,8 @@ def build_page(summary: Summary, views: Sequence[TreeView]) -> Page:
             "of the reward model, or another column; a step that is selected shows the path to it."
         )
         sections.append(Section("Step trees", text, trees=views))
+    if summary["failures"]:
+        sections.insert(0, _failures(summary))
     sections.append(_cost(summary))
     return Page(
         "Step rewards, end to end",
@@ -174,6 +176,20 @@ def _truth(evaluation: Summary) -> Section:
         f"{first['threshold']:.3f} is the {first['threshold_from']}."
     )
     return Section("Against the truth", text, figures, [Table(("metric", "value"), rows)])
+
+
+def failed_lines(summary: Summary) -> list[str]:
+    """What failed, a line a stage: how much, and the first error."""
+    return [
+        f"{stage}: {one['failed']:,} of {one['of']:,} failed, {one['first']}"
+        for stage, one in summary["failures"].items()
+    ]
+
+
+def _failures(summary: Summary) -> Section:
+    rows = [(stage, f"{one['failed']:,}", f"{one['of']:,}", one["first"]) for stage, one in summary["failures"].items()]
+    text = "What failed has no numbers: every number of this page is about the others."
+    return Section("What failed", text, tables=[Table(("part of the run", "failed", "of", "first error"), rows)])
 
 
 def _labels(summary: Summary) -> Section:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import crossed_mean, known_mean, paired_difference
 from stepreward.core.measure.step_metrics import ragged
-from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Flow, Grader
+from stepreward.core.runtime.flows import Grader
 from stepreward.core.runtime.spending import Bill
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Trajectory
@@ -27,32 +26,20 @@ from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
 from stepreward.label.omega import labels_of
 from stepreward.label.relabelling import transform_of, transformed
 from stepreward.label.samples import graded_samples
+from stepreward.pipeline.flow_runs import FlowRuns
 from stepreward.pipeline.run_settings import RunSettings
 from stepreward.pipeline.world import World
 from stepreward.search.candidates import Found
 from stepreward.search.graded_candidates import with_outcome
 from stepreward.train.settings import TrainSettings
 
-T = TypeVar("T")
-Progress = Callable[[int, int, str], None]
+Samples = Sequence[Sequence[Trajectory] | None]
+"""Of each problem its samples; None where they could not be had."""
 
 
-def run_flows(flows: Sequence[Flow[T]], driver: Driver, progress: Progress) -> list[T]:
-    """Runs flows to their ends and returns their results in the order given, reporting the bill on the way."""
-    results: dict[int, T] = {}
-    for done, finished in enumerate(driver.run(flows), 1):
-        results[finished.index] = finished.result
-        bill = driver.bill
-        progress(done, len(flows), f"{bill.generated_tokens:,} tokens, {bill.cached:,} answers from the log")
-    return [results[i] for i in range(len(flows))]
-
-
-def sample(
-    problems: Iterable[Problem], n: int, key: Key, driver: Driver, progress: Progress
-) -> tuple[list[list[Trajectory]], Bill]:
-    """`n` graded solutions of each problem."""
-    samples = run_flows([graded_samples(problem, key, n=n) for problem in problems], driver, progress)
-    return samples, driver.bill
+def sample(problems: Iterable[Problem], n: int, key: Key, runs: FlowRuns) -> list[list[Trajectory] | None]:
+    """`n` graded solutions of each problem, None where that failed."""
+    return runs.results([(problem.id, graded_samples(problem, key, n=n)) for problem in problems])
 
 
 def require_methods(settings: RunSettings) -> None:
@@ -83,19 +70,21 @@ def training_of(settings: RunSettings) -> TrainSettings:
     )
 
 
-def label(
-    samples: Sequence[Sequence[Trajectory]], settings: RunSettings, key: Key, driver: Driver, progress: Progress
-) -> list[Trajectory]:
-    """Labels of distinct trajectories, or of the trees that the estimator grows, by the transform of the settings."""
+def label(samples: Samples, settings: RunSettings, key: Key, runs: FlowRuns) -> list[Trajectory]:
+    """Labels of distinct trajectories, or of the trees that the estimator grows, by the transform of the settings.
+
+    What could not be labelled is left out.
+    """
     method = estimate[settings.estimator]
     # Equal samples have equal rollouts: the same steps are labelled once.
     grows = "trajectory" not in method.data
-    distinct = [row for group in samples for row in {"" if grows else t.text: t for t in group}.values()]
+    distinct = [row for group in samples if group for row in {"" if grows else t.text: t for t in group}.values()]
     wanted = {"n": settings.rollouts, "at_once": settings.at_once}
     options = {name: value for name, value in wanted.items() if name in method.settings}
-    flows = [method.take({"trajectory": t, "problem": t.problem, "key": key}, **options) for t in distinct]
+    given = [{"trajectory": t, "problem": t.problem, "key": key} for t in distinct]
+    flows = [(t.problem.id, method.take(data, **options)) for t, data in zip(distinct, given, strict=True)]
     by = Provenance(settings.estimator, seed=key.bits, settings={**method.settings, **options})
-    measured = [labels_of(made, by) for made in run_flows(flows, driver, progress)]
+    measured = [labels_of(made, by) for made in runs.results(flows) if made is not None]
     return [*transformed(chain.from_iterable(measured), transform_of(settings.estimator, settings.transform), {})]
 
 
@@ -106,21 +95,22 @@ def truth_of(world: World, trajectories: Sequence[Trajectory]) -> NDArray[np.flo
     return ragged([world.truth(t.problem, t.steps) for t in trajectories])
 
 
-def pool_of(samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree], grader: Grader, n: int) -> Pool:
+def pool_of(samples: Samples, trees: Sequence[StepTree], grader: Grader, n: int) -> Pool:
     """The selection pool of problems with exactly `n` samples each, with totals by every aggregate.
 
     Args:
-        samples: samples of each problem.
+        samples: samples of each problem; those that have none are left out.
         trees: their trees with a column `score`, rows in the order of the samples.
         grader: reads answers.
         n: samples a problem; problems with fewer are filled with empty ones that have no answer.
     """
-    rows = [trajectory for some in samples for trajectory in some]
-    group = [problem for problem, some in enumerate(samples) for _ in some]
+    there = [some for some in samples if some is not None]
+    rows = [trajectory for some in there for trajectory in some]
+    group = [problem for problem, some in enumerate(there) for _ in some]
     # A solution that was cut has no answer, whatever its last line says.
     answers = [grader.answer(t.problem, t.steps) if t.terminal else None for t in rows]
     scores = ragged([row for tree in trees for row in tree.gather(tree.column("score"))])
-    return filled_pool(group, answers, [t.outcome for t in rows], scores, (len(samples), n))
+    return filled_pool(group, answers, [t.outcome for t in rows], scores, (len(there), n))
 
 
 def headline(hits: Mapping[int, NDArray[np.float64]], majority: NDArray[np.float64], key: Key) -> dict[str, Any]:
@@ -147,24 +137,23 @@ def headline(hits: Mapping[int, NDArray[np.float64]], majority: NDArray[np.float
 
 
 def searches(
-    problems: Sequence[Problem], settings: RunSettings, key: Key, driver: Callable[[], Driver], progress: Progress
-) -> dict[str, tuple[list[tuple[Found, float]], Bill]]:
+    problems: Sequence[Problem], settings: RunSettings, key: Key, runs: Callable[[str], FlowRuns]
+) -> dict[str, tuple[list[tuple[Found, float] | None], Bill]]:
     """Beam search and DVTS over every problem with the grade of the chosen solution, each with its own bill."""
     made = {}
     options = {"beam": {"beams": settings.beams}, "dvts": {"trees": settings.beams}}
     for name, own in options.items():
-        runner, how = driver(), {"width": settings.width, "aggregate": settings.aggregate, **own}
+        mine, how = runs(name), {"width": settings.width, "aggregate": settings.aggregate, **own}
         found = (search[name].take({"problem": p, "key": key.fold(name, p.id)}, **how) for p in problems)
-        flows = [with_outcome(flow, problem) for flow, problem in zip(found, problems, strict=True)]
-        made[name] = (run_flows(flows, runner, progress), runner.bill)
+        flows = [(p.id, with_outcome(flow, p)) for flow, p in zip(found, problems, strict=True)]
+        made[name] = (mine.results(flows), mine.driver.bill)
     return made
 
 
 def guided(
-    problems: Sequence[Problem], settings: RunSettings, key: Key, driver: Driver, progress: Progress
-) -> list[tuple[Found, float]]:
+    problems: Sequence[Problem], settings: RunSettings, key: Key, runs: FlowRuns
+) -> list[tuple[Found, float] | None]:
     """One graded episode of each problem in which the best-scored of several actions is executed every time."""
     how = {"beams": 1, "width": settings.width, "aggregate": "last"}
     found = (search["beam"].take({"problem": p, "key": key.fold(p.id)}, **how) for p in problems)
-    flows = [with_outcome(flow, p, acts=True) for flow, p in zip(found, problems, strict=True)]
-    return run_flows(flows, driver, progress)
+    return runs.results([(p.id, with_outcome(flow, p, acts=True)) for flow, p in zip(found, problems, strict=True)])

@@ -32,6 +32,7 @@ from stepreward.evaluate.measures.step_scores import first_error_f1, label_error
 from stepreward.label.relabelling import transform_of
 from stepreward.label.rollouts import named
 from stepreward.pipeline import stages
+from stepreward.pipeline.flow_runs import FlowRuns, Progress, failures_of
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.run_report import build_page
 from stepreward.pipeline.run_settings import RunSettings
@@ -43,6 +44,7 @@ from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.record import PerStep
 from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.search.candidates import Found
 from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH
@@ -121,6 +123,7 @@ class Run:
             summary["search"] = self.folder.stage("search", lambda: self._search(growing))
         if self.world.environment is not None:
             summary["acting"] = self.folder.stage("acting", lambda: self._acting(held_out))
+        summary["failures"] = failures_of(self.folder)
         write_json(self.out / "summary.json", summary)
         # The report shows trees that hold both right and wrong solutions.
         mixed = [tree for tree in trees if 0.3 <= np.nanmean(tree.outcomes) <= 0.7] if trees else []
@@ -131,21 +134,23 @@ class Run:
         write(build_page(summary, made), self.out / "report.html")
         return summary
 
-    def _progress(self, stage: str) -> stages.Progress:
+    def _progress(self, stage: str) -> Progress:
         return lambda done, total, detail: self.on_progress(stage, done, total, detail)
 
-    def _driver(self, scorer: DiscriminativeScorer | None = None) -> Driver:
+    def _runs(self, what: str, stage: str, scorer: DiscriminativeScorer | None = None) -> FlowRuns:
+        """Who runs the flows of a part of a stage, which is shown under the stage's name."""
         w = self.world
-        return Driver(policy=self.policy, grader=w.grader, scorer=scorer, log=self.log, window=w.window)
+        driver = Driver(policy=self.policy, grader=w.grader, scorer=scorer, log=self.log, window=w.window)
+        return FlowRuns(what, self.folder, driver, self._progress(stage))
 
-    def _samples(self, which: str) -> tuple[list[list[Trajectory]], Bill]:
+    def _samples(self, which: str) -> tuple[list[list[Trajectory] | None], Bill]:
         s, w = self.settings, self.world
         problems = {"train": w.train, "validation": w.validation, "held_out": w.held_out}[which]
         n = s.train_samples if which == "train" else s.held_out_samples
-        progress = self._progress("sample")
-        return stages.sample(problems, n, self.key.fold(which), self._driver(), progress)
+        runs = self._runs(f"sample-{which}", "sample")
+        return stages.sample(problems, n, self.key.fold(which), runs), runs.driver.bill
 
-    def _sample(self) -> tuple[list[list[Trajectory]], dict[str, Any]]:
+    def _sample(self) -> tuple[list[list[Trajectory] | None], dict[str, Any]]:
         start = time.perf_counter()
         samples, bill = self._samples("held_out")
 
@@ -153,7 +158,7 @@ class Run:
             per_problem = [_share_right(group) for group in samples]
             return {
                 "solved": known_mean(per_problem, self.key.fold("solved")).to_json(),
-                "steps": float(np.mean([len(t) for group in samples for t in group])),
+                "steps": float(np.mean([len(t) for group in samples for t in group or ()])),
                 "bill": asdict(bill),
                 "seconds": time.perf_counter() - start,
             }
@@ -163,8 +168,8 @@ class Run:
     def _label(self) -> tuple[list[Trajectory], dict[str, Any]]:
         start = time.perf_counter()
         samples, _ = self._samples("train")
-        driver = self._driver()
-        labels = stages.label(samples, self.settings, self.key, driver, self._progress("label"))
+        runs = self._runs("label", "label")
+        labels = stages.label(samples, self.settings, self.key, runs)
 
         def numbers() -> dict[str, Any]:
             by = Provenance(self.settings.estimator, self.policy.name, self.world.grader.name)
@@ -175,7 +180,7 @@ class Run:
             outcomes = np.array([one.outcome for one in labels])
             graded = outcomes[~np.isnan(outcomes)]
             wrong = float(np.mean(graded < 0.5)) if graded.size else 0.0
-            numbers = {"trajectories": len(labels), "wrong": wrong, "bill": asdict(driver.bill)}
+            numbers = {"trajectories": len(labels), "wrong": wrong, "bill": asdict(runs.driver.bill)}
             return {**numbers, "against_truth": error, "seconds": time.perf_counter() - start}
 
         return labels, self.folder.stage("label", numbers)
@@ -214,17 +219,16 @@ class Run:
         """Labels of validation samples by the run's own estimator: no exact truth takes part in training."""
         samples, _ = self._samples("validation")
         # Enough to choose a checkpoint by, at a fraction of the rollouts.
-        few = [group[:4] for group in samples]
-        return stages.label(few, self.settings, self.key.fold("validation"), self._driver(), self._progress("label"))
+        few = [group and group[:4] for group in samples]
+        return stages.label(few, self.settings, self.key.fold("validation"), self._runs("label-validation", "label"))
 
-    def _score(self, samples: Sequence[Sequence[Trajectory]], scorer: DiscriminativeScorer) -> list[StepTree]:
-        problems = self.world.held_out
-        trees = [StepTree.from_trajectories(group, p) for group, p in zip(samples, problems, strict=True)]
+    def _score(self, samples: stages.Samples, scorer: DiscriminativeScorer) -> list[StepTree]:
+        """Trees of the problems that have samples."""
+        pairs = zip(samples, self.world.held_out, strict=True)
+        trees = [StepTree.from_trajectories(group, problem) for group, problem in pairs if group is not None]
         return _with_scores(trees, scorer, lambda done: self.on_progress("score", done, len(trees), ""))
 
-    def _evaluate(
-        self, samples: list[list[Trajectory]], trees: list[StepTree], scorer: DiscriminativeScorer
-    ) -> dict[str, Any]:
+    def _evaluate(self, samples: stages.Samples, trees: list[StepTree], scorer: DiscriminativeScorer) -> dict[str, Any]:
         s, key = self.settings, self.key.fold("evaluate")
         pool = stages.pool_of(samples, trees, self.world.grader, s.held_out_samples)
         sizes = [2**k for k in range(10) if 2**k <= s.held_out_samples]
@@ -244,14 +248,14 @@ class Run:
             numbers |= self._against_truth(samples, trees, scorer, key)
         return numbers
 
-    def _hits(self, samples: list[list[Trajectory]], seed: int, key: Key) -> dict[str, NDArray[np.float64]]:
+    def _hits(self, samples: stages.Samples, seed: int, key: Key) -> dict[str, NDArray[np.float64]]:
         """(G,) chance of each selector to be right with all samples, scored by the reward model of a training seed."""
         trees = self._score(samples, DiscriminativeScorer.load(self.out / f"model{self._seeds[seed]}"))
         n = self.settings.held_out_samples
         return hits(stages.pool_of(samples, trees, self.world.grader, n), n, key)
 
     def _against_truth(
-        self, samples: list[list[Trajectory]], trees: list[StepTree], scorer: DiscriminativeScorer, key: Key
+        self, samples: stages.Samples, trees: list[StepTree], scorer: DiscriminativeScorer, key: Key
     ) -> dict[str, Any]:
         """First error and calibration of the reward model against the exact checker, one solution a problem."""
         validation, _ = self._samples("validation")
@@ -270,18 +274,24 @@ class Run:
             self.world.held_out[: self.settings.search_problems],
             self.settings,
             self.key,
-            lambda: self._driver(scorer),
-            self._progress("search"),
+            lambda name: self._runs(f"search-{name}", "search", scorer),
         )
         numbers: dict[str, Any] = {}
         for name, (results, bill) in found.items():
             # A search that found no answer is wrong, also where its end could not be graded.
-            right = [0.0 if one.answer is None else grade for one, grade in results]
+            right = [self._won(one) for one in results]
             accuracy = known_mean(right, self.key.fold("search", name))
             numbers[name] = {"accuracy": accuracy.to_json(), "bill": asdict(bill)}
         return numbers
 
-    def _acting(self, held_out: Sequence[Sequence[Trajectory]]) -> dict[str, Any]:
+    def _won(self, ended: tuple[Found, float] | None) -> float:
+        """Whether a search won, NaN where it failed; without an answer it is lost, where solutions end in answers."""
+        if ended is None:
+            return float("nan")
+        found, grade = ended
+        return 0.0 if self.world.answers and found.answer is None else grade
+
+    def _acting(self, held_out: stages.Samples) -> dict[str, Any]:
         """Agents that are guided step by step, one a training seed, against the plain one: success and actions."""
         s, key = self.settings, self.key.fold("acting")
         plain = np.array([_share_right(group) for group in held_out])
@@ -289,10 +299,10 @@ class Run:
         rows, actions = [], []
         for seed, suffix in self._seeds.items():
             scorer = DiscriminativeScorer.load(self.out / f"model{suffix}", cache_bytes="auto")
-            progress = self._progress(f"act{suffix}")
-            found = stages.guided(self.world.held_out, s, key.fold(seed), self._driver(scorer), progress)
-            rows.append([0.0 if self.world.answers and one.answer is None else grade for one, grade in found])
-            chosen = [one.trajectories()[one.chosen] for one, _ in found if one.chosen >= 0]
+            name = f"act{suffix}"
+            found = stages.guided(self.world.held_out, s, key.fold(seed), self._runs(name, name, scorer))
+            rows.append([*map(self._won, found)])
+            chosen = [one.trajectories()[one.chosen] for one, _ in filter(None, found) if one.chosen >= 0]
             actions.append(np.mean([int(t.action.sum()) for t in chosen]))
         table = np.array(rows)
         return {
@@ -321,8 +331,10 @@ def _with_scores(
     return scored
 
 
-def _share_right(group: Sequence[Trajectory]) -> float:
-    """Share of right ones among a problem's graded samples; NaN where none is graded, 0 without samples."""
+def _share_right(group: Sequence[Trajectory] | None) -> float:
+    """Share of right ones among a problem's graded samples; NaN where none is graded or it failed, 0 without a step."""
+    if group is None:
+        return float("nan")
     if not group:
         return 0.0
     outcomes = np.array([t.outcome for t in group])
@@ -331,9 +343,9 @@ def _share_right(group: Sequence[Trajectory]) -> float:
 
 
 def _scores_and_truth(
-    world: World, samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree]
+    world: World, samples: stages.Samples, trees: Sequence[StepTree]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(B, S) scores and exact truth of all samples, in the same rows."""
-    truth = stages.truth_of(world, [t for group in samples for t in group])
+    truth = stages.truth_of(world, [t for group in samples for t in group or ()])
     scores = ragged([row for tree in trees for row in tree.gather(tree.column("score"))])
     return scores[:, : truth.shape[1]], truth

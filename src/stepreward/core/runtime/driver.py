@@ -124,8 +124,8 @@ class Driver:
         The questions of a failed batch are sent again one by one, so that the failure stays with its question.
 
         Raises:
-            Exception: that of the last of `FAILURES` flows that failed in a row with no question answered in between:
-                a server is down, or there is no answerer for what all flows ask.
+            Exception: that of the last of `FAILURES` flows that failed in a row with no question answered in between,
+                after it was yielded: a server is down, or there is no answerer for what all flows ask.
         """
         failures: deque[Failed] = deque()
         in_a_row, answered = 0, -1
@@ -134,9 +134,9 @@ class Driver:
                 if isinstance(one, Failed):
                     in_a_row = in_a_row + 1 if self.bill.answered == answered else 1
                     answered = self.bill.answered
-                    if in_a_row == FAILURES:
-                        raise one.error
                 yield one
+                if isinstance(one, Failed) and in_a_row == FAILURES:
+                    raise one.error
 
     def _ends(self, flows: Iterable[Flow[T]], failures: deque[Failed] | None) -> Generator[Finished[T] | Failed]:
         """The ends of flows; the dispatcher appends those that fail to `failures`, or raises where it is None."""
