@@ -32,6 +32,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "results" / "checkpoint-parity.md"
 TOLERANCE = 1e-5
 _FAMILIES = {
     "qwen": "Qwen2",
+    "qwen3": "Qwen3",
     "llama3": "Llama 3",
     "metaspace": "Mistral",
     "metaspace-bos-pad": "Mistral, padding is its first token",

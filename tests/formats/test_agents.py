@@ -395,3 +395,17 @@ def test_a_result_of_openhands_names_its_call_or_else_its_action() -> None:
     for event in row["lines"]:
         event.pop("tool_call_id", None)
     assert answered(row)[:2] == ["e2", None]
+
+
+def test_a_result_of_openhands_keeps_tools_that_have_parameters_alone() -> None:
+    read = by_name("openhands").read
+    assert read
+    named = {"type": "function", "function": {"name": "bash"}}
+    whole = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}
+    for tools, kept in (([whole], {"tools": [whole]}), ([whole, named], {}), ([], {}), (None, {})):
+        row = json.loads(json.dumps(EXAMPLES["openhands"][0]))
+        said = {"source": "agent", "action": "system", "args": {"content": "Fix.", "tools": tools}}
+        row["history"].insert(0, said)
+        (item,) = read(row, 1)
+        assert item.problem.meta == kept
+        assert item.problem.messages[0] == {"role": "system", "content": "Fix."}

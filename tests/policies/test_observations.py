@@ -7,8 +7,8 @@ from tiny_models import byte_level, tiny
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.runtime.flows import TOOLS, Propose
-from stepreward.core.types import Problem, Step
+from stepreward.core.runtime.flows import Propose
+from stepreward.core.types import TOOLS, Problem, Step
 from stepreward.policies.chat_messages import messages_of
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.prompts import PromptTokens

@@ -47,6 +47,19 @@ LLAMA_CHAT = (
     " + message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
+QWEN3_CHAT = (
+    "{%- if tools %}{{- '<|im_start|>system\\n' }}{%- if messages[0].role == 'system' %}"
+    "{{- messages[0].content + '\\n\\n' }}{%- endif %}{{- 'Tools:' }}"
+    "{%- for tool in tools %}{{- '\\n' + tool | tojson }}{%- endfor %}{{- '<|im_end|>\\n' }}"
+    "{%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}"
+    "{%- endif %}{%- for message in messages %}{%- if message.role == 'tool' %}"
+    "{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user' }}{%- endif %}"
+    "{{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}"
+    "{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\\n' }}{%- endif %}"
+    "{%- elif not (message.role == 'system' and loop.first) %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
 INTERN_CHAT = (
     "{{- bos_token }}{%- for message in messages %}"
     "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{%- endfor %}"
@@ -85,6 +98,16 @@ def qwen() -> Any:
         tokenizer_object=_byte_level(_QWEN_SPLIT, names, trim=False), eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     made.chat_template = QWEN_CHAT
+    return made
+
+
+@cache
+def qwen3() -> Any:
+    """The same with a chat that has no system message of its own, and shows tools and what they returned."""
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=qwen().backend_tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    made.chat_template = QWEN3_CHAT
     return made
 
 
@@ -164,10 +187,10 @@ def intern() -> Any:
 
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "qwen": qwen, "llama3": llama3, "metaspace": metaspace, "metaspace-bos-pad": metaspace_bos_pad,
+    "qwen": qwen, "qwen3": qwen3, "llama3": llama3, "metaspace": metaspace, "metaspace-bos-pad": metaspace_bos_pad,
     "metaspace-first": metaspace_first, "intern": intern,
 }  # fmt: skip
-_KINDS = {"qwen": "qwen2", "llama3": "llama"}
+_KINDS = {"qwen": "qwen2", "qwen3": "qwen3", "llama3": "llama"}
 
 
 @dataclass
@@ -214,6 +237,7 @@ def build(folder: Path, family: str, layout: str, names: str = "", seed: int = 0
         "token-classification-1": (AutoModelForTokenClassification, {"num_labels": 1}),
         "token-classification-2": (AutoModelForTokenClassification, {"num_labels": 2}),
         "sequence-classification-1": (AutoModelForSequenceClassification, {"num_labels": 1}),
+        "sequence-classification-27": (AutoModelForSequenceClassification, {"num_labels": 27}),
     }
     if layout == "two-models":
         one, other = (build(folder / part, family, "tokens", seed=seed + i) for i, part in enumerate(("", "reference")))

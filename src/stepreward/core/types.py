@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -24,6 +25,8 @@ TESTS = (
     "generated_tests",
 )  # fmt: skip
 """Fields of a programming problem's `meta` that hold its tests, in the layouts of public data sets."""
+TOOLS = "tools"
+"""Key of a problem's `meta`: definitions of the tools that an agent may call, as chat templates take them."""
 COLUMNS = ("value", "n_rollouts", "n_correct", "low", "high")
 """Step columns that rollouts measure beside the label."""
 
@@ -59,9 +62,10 @@ class Problem:
         return ({"role": "user", "content": self.prompt},) if isinstance(self.prompt, str) else self.prompt
 
     @property
-    def read_by_scorers(self) -> tuple[str, str, str | None]:
+    def read_by_scorers(self) -> tuple[str, str, str | None, str]:
         """Its id, and what scorers read of it: problems that differ in it do not share scores."""
-        return self.id, self.text, self.reference
+        tools = self.meta.get(TOOLS)
+        return self.id, self.text, self.reference, json.dumps(tools, sort_keys=True) if tools else ""
 
     @property
     def text(self) -> str:

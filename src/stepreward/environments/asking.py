@@ -24,9 +24,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.prefix_names import Name, prefix_of
 from stepreward.core.runtime.acts import Act, Episodes, Observation, episode_of
-from stepreward.core.runtime.flows import TOOLS, Continuation, Policy, Propose
+from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.segment.tool_calls import ANSWERS, calls_of, stated_calls
-from stepreward.core.types import Floats, Problem, Step, Trajectory
+from stepreward.core.types import TOOLS, Floats, Problem, Step, Trajectory
 from stepreward.core.vocabulary import Count
 
 ASK = "ask"

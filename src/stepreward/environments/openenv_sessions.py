@@ -21,9 +21,8 @@ from stepreward.core.catalog import environment
 from stepreward.core.errors import EpisodeError, InputError
 from stepreward.core.optional import optional
 from stepreward.core.runtime.acts import REWORDS, Observation
-from stepreward.core.runtime.flows import TOOLS
 from stepreward.core.segment.tool_calls import ANSWERS, stated_calls
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import TOOLS, Problem, Step
 from stepreward.core.vocabulary import Flag
 from stepreward.environments.episode_pool import EpisodePool
 

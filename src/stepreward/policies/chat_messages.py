@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.runtime.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE, TOOLS
+from stepreward.core.runtime.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE
 from stepreward.core.segment.tool_calls import ANSWERS, as_message, calls_of, content_of
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import TOOLS, Problem, Step
 
 
 def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from stepreward.core.http.faults import REFUSED_BODY, PassingError, RefusedError
 from stepreward.core.http.routing import Route
 from stepreward.core.http.server import Server
 from stepreward.core.keys import Key
-from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, TOOLS, Continuation, Propose, Wanted
-from stepreward.core.types import Step
+from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, Continuation, Propose, Wanted
+from stepreward.core.types import TOOLS, Step
 from stepreward.policies.answer_reader import Written, step_end, steps_of, with_calls
 from stepreward.policies.chat_messages import messages_of, template_fields, tools_of
 from stepreward.policies.completion_events import events

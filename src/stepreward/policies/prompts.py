@@ -10,8 +10,8 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.optional import optional
-from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, TOOLS
-from stepreward.core.types import Problem, Step
+from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS
+from stepreward.core.types import TOOLS, Problem, Step
 from stepreward.policies.chat_messages import messages_of, template_fields
 
 _OWN_ARGUMENTS = frozenset({"messages", "conversation", "add_generation_prompt", "tokenize", "chat_template", "tools"})

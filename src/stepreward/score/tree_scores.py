@@ -52,7 +52,7 @@ def token_costs(tree: StepTree, length: Counts, new: NDArray[np.bool_] | None = 
 
 def by_problem(questions: Sequence[Score]) -> list[list[int]]:
     """The questions of each problem, by their numbers."""
-    groups: dict[tuple[str, str, str | None], list[int]] = {}
+    groups: dict[tuple[str, str, str | None, str], list[int]] = {}
     for i, question in enumerate(questions):
         groups.setdefault(question.problem.read_by_scorers, []).append(i)
     return list(groups.values())

@@ -151,7 +151,7 @@ def _last_logits(
     scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Indices of some trajectories, and the logits of their last actions."""
-    problems: dict[tuple[str, str, str | None], list[int]] = {}
+    problems: dict[tuple[str, str, str | None, str], list[int]] = {}
     for i, trajectory in enumerate(trajectories):
         problems.setdefault(trajectory.problem.read_by_scorers, []).append(i)
     model = scorer.model

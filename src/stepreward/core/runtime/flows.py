@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
 from stepreward.core.runtime.acts import Act
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import TOOLS, Problem, Step
 
 T = TypeVar("T")
-MESSAGES, TOOLS, TOOL_CHOICE = "messages", "tools", "tool_choice"
+MESSAGES, TOOL_CHOICE = "messages", "tool_choice"
 TEMPLATE_KWARGS, EFFORT = "chat_template_kwargs", "reasoning_effort"
 READ_BY_POLICIES = (MESSAGES, TOOLS, TOOL_CHOICE, TEMPLATE_KWARGS, EFFORT)
 """Keys of a problem's meta that a policy may read: the messages as a client sent them, tools and the choice of a tool,

@@ -13,8 +13,9 @@ from stepreward.core.types import Step
 Call = Mapping[str, Any]
 """`name`, `arguments` as JSON values, and `id` where there is one."""
 _MARKED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
-CALLS, CONTENT, ANSWERS = "tool_calls", "content", "tool_call_id"
-"""Keys of a step's meta: its calls, its text without them, and, of an observation, the call that it answers."""
+CALLS, CONTENT, ANSWERS, THINKING = "tool_calls", "content", "tool_call_id", "reasoning"
+"""Keys of a step's meta: its calls, its text without them, of an observation the call that it answers, and thinking
+that a log records apart and that opens the step's text."""
 
 
 def spelled(call: Call) -> str:
@@ -69,6 +70,14 @@ def content_of(step: Step) -> str:
     if CONTENT in step.meta or not calls:
         return str(step.meta.get(CONTENT, step.text))
     return step.text.rstrip("\n").removesuffix("\n".join(map(spelled, calls))).removesuffix("\n")
+
+
+def said_of(step: Step) -> str:
+    """A step's text without its tool calls, and without thinking that was recorded apart from it."""
+    said, thought = content_of(step), step.meta.get(THINKING)
+    if not isinstance(thought, str) or not thought or not said.startswith(thought):
+        return said
+    return said.removeprefix(thought).removeprefix("\n")
 
 
 def as_message(calls: Sequence[Call], first: int = 0) -> list[dict[str, Any]]:

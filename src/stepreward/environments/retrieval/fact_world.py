@@ -14,8 +14,7 @@ import numpy as np
 from stepreward.core.catalog import generate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.runtime.flows import TOOLS
-from stepreward.core.types import Problem
+from stepreward.core.types import TOOLS, Problem
 from stepreward.core.vocabulary import Flag
 from stepreward.environments.retrieval.corpus import Corpus, Document
 from stepreward.environments.retrieval.retrieval_calls import DECLARED, HOW_IN_TEXT, HOW_WITH_TOOLS

@@ -12,9 +12,8 @@ from stepreward.core.catalog import environment
 from stepreward.core.errors import InputError
 from stepreward.core.optional import optional
 from stepreward.core.runtime.acts import Observation
-from stepreward.core.runtime.flows import TOOLS
 from stepreward.core.segment.tool_calls import ANSWERS, Call, stated_calls
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import TOOLS, Problem, Step
 from stepreward.core.vocabulary import Flag
 from stepreward.environments.episode_pool import EpisodePool
 from stepreward.environments.tools.standard import AgentTool, calculator, price, python, sql

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stepreward.core.errors import InputError
-from stepreward.core.segment.tool_calls import ANSWERS, CALLS, parsed, spelled
+from stepreward.core.segment.tool_calls import ANSWERS, CALLS, THINKING, parsed, spelled
 from stepreward.core.types import Message, Problem, Step
 from stepreward.formats.rows import check_choice, shown
 
@@ -285,7 +285,7 @@ def step_of(turn: Turn, *, agent: str = "", reasoning: Reasoning = "keep") -> St
     meta: dict[str, Any] = {**turn.meta, "message": turn.place}
     meta |= {CALLS: [dict(call) for call in turn.calls]} if turn.calls else {}
     meta |= {ANSWERS: turn.answers} if turn.answers else {}
-    meta |= {"reasoning": thought} if thought else {}
+    meta |= {THINKING: thought} if thought else {}
     return Step(
         "\n".join([part for part in (thought, turn.said) if part]) + "\n", kind="action" if acts else "observation",
         role=turn.role if acts or turn.role != MODEL else "user", agent=turn.agent, images=turn.images,

@@ -8,10 +8,19 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
-from stepreward.core.types import Trajectory
+from stepreward.core.types import TOOLS, Trajectory
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_turns, name_tools, read_message
 from stepreward.formats.agents.runs import LINES, gathered, lines_of, trajectory_of
-from stepreward.formats.fields import as_text, first_value, json_fields, object_at, outcome_or_nan, plain_text, text_at
+from stepreward.formats.fields import (
+    as_text,
+    first_value,
+    json_fields,
+    list_at,
+    object_at,
+    outcome_or_nan,
+    plain_text,
+    text_at,
+)
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
@@ -54,6 +63,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     """Reads `history`, or a list of events: the agent's actions, and the answers of the environment and the user.
 
     Calls of one answer of the model are one action. Events of the program itself, as changes of state, are left out.
+    Definitions of the agent's tools are the problem's `tools`, where the log has their parameters.
     The outcome is whether the tests resolved the task, in `test_result`, `resolved` or `reward`, else NaN; a run with
     an `error` is not terminal.
 
@@ -87,6 +97,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     if isinstance(row.get("instruction"), str) and turns and turns[0].role == MODEL:
         turns.insert(0, Turn("user", row["instruction"]))
     won = first_value(row, *_RESOLVED)
+    tools = next((found for event in events if (found := _tools(event))), [])
     patch = first_value(row, "git_patch", "test_result.git_patch")
     meta = other_fields(row, "history", "events", LINES, "instruction", "git_patch", "instance_id")
     meta |= {"forgotten": sorted(map(str, forgotten))} if forgotten else {}
@@ -94,8 +105,16 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
         name_tools(turns), f"openhands-{first_value(row, 'instance_id', 'id') or number}", "openhands",
         reasoning=reasoning, won=outcome_or_nan(won),
         policy=text_at(row.get("metadata"), "llm_config.model", "llm.model", "model"),
-        terminal=not row.get("error"), answer=text_or_none(patch) or None, meta=meta,
+        problem_meta={TOOLS: tools} if tools else None, terminal=not row.get("error"),
+        answer=text_or_none(patch) or None, meta=meta,
     )  # fmt: skip
+
+
+def _tools(event: Mapping[str, Any]) -> list[Any]:
+    """The tools of a system prompt, if each has a name and parameters: newer logs name a class in their place."""
+    found = list_at(event, "tools", "args.tools")
+    whole = (text_at(one, "function.name") and object_at(one, "function.parameters") for one in found)
+    return found if all(whole) else []
 
 
 def _turns_of_version_0(event: Mapping[str, Any], place: int) -> list[Turn]:
@@ -147,7 +166,8 @@ def _turns_of_version_1(event: Mapping[str, Any], place: int) -> list[Turn]:
     kind, meta = event["kind"], json_fields(event, *_EVENT)
     number = text_at(event, "tool_call_id") or None
     if kind == "SystemPromptEvent":
-        return [Turn("system", _prompt_text(event.get("system_prompt")), place=place, meta=meta)]
+        told = (_prompt_text(event.get(name)) for name in ("system_prompt", "dynamic_context"))
+        return [Turn("system", "\n".join(filter(None, told)), place=place, meta=meta)]
     if kind == "MessageEvent":
         message = object_at(event, "llm_message")
         role = MODEL if event.get("source") == "agent" else text_at(message, "role") or "user"

@@ -22,7 +22,7 @@ from stepreward.score.cache.growing_tree import GrowingTree, JoinedCache
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.tree_scores import Counts, TreeScores, answer_by_trees, token_costs
 
-_Name = tuple[str, str, str | None]
+_Name = tuple[str, str, str | None, str]
 
 
 class IncrementalScorer:

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Kind, Problem, Step
 from stepreward.score.encode.encoded_tree import EncodedTree, reversed_tree, side_by_side
 from stepreward.score.encode.recipe_text import RecipeText, valid
 from stepreward.score.encode.record import Conversation, EncoderRecord, PerStep, WholeText
 
 KEPT_STEPS = 1 << 16
 """Most steps whose ids are kept, as searches and samples repeat them."""
-_StepText = tuple[str, str, str, str, int]
+_StepText = tuple[str, str, str, Kind, str, int]
 """What the ids of a step depend on: the end of the prompt that is tokenised with it, the added token before that, its
-text, its kind and its place."""
+text, its kind, its role and its place."""
 __all__ = ["EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
 
 
@@ -190,15 +190,16 @@ class StepEncoder:
     def _step_text(self, step: Step, n: int, problem: Problem | None) -> _StepText | None:
         """What the ids of a step depend on; None for the first of a conversation, which is rendered with the prompt."""
         if not self._segments:
-            return "", "", step.text, step.kind, self.place(n)
+            return "", "", step.text, step.kind, "", self.place(n)
+        shown = (self.text.said(step), step.kind, self.text.role(step), self.place(n))
         if n > 1:
-            return "", self._context, step.text, step.kind, self.place(n)
+            return "", self._context, *shown
         if problem is None:
             raise ValueError("the ids of a first step depend on the prompt: pass the problem")
         if self._conversation:
             return None
         _, lead, context = self._prompt_parts(problem)
-        return lead, context, step.text, step.kind, 1
+        return lead, context, *shown
 
     def _opening_ids(self, problem: Problem, step: Step) -> tuple[int, ...]:
         """Ids of the first step of a conversation and of the prompt's end behind its last added token."""
@@ -222,23 +223,22 @@ class StepEncoder:
 
     def _encode_texts(self, texts: Sequence[_StepText]) -> list[tuple[int, ...]]:
         if not self._segments:
-            lines = [self._lines(text, kind, n) for _, _, text, kind, n in texts]
+            lines = [self._lines(text, kind, n) for _, _, text, kind, _, n in texts]
             found = iter(self.plain_many([line for some in lines for line in some]))
             return [tuple(i for _ in some for i in (*next(found), *self.separator_ids)) for some in lines]
-        segments = [self._segment(lead, text, kind, n) for lead, _, text, kind, n in texts]
+        segments = [self._segment(lead, Step(text, kind, role), n) for lead, _, text, kind, role, n in texts]
         contexts = [self._context_of(one, text[1]) for one, text in zip(segments, texts, strict=True)]
         every = self.plain_many([context + one for context, one in zip(contexts, segments, strict=True)])
         return [self._behind(context, ids) for context, ids in zip(contexts, every, strict=True)]
 
-    def _lines(self, text: str, kind: str, n: int) -> list[str]:
+    def _lines(self, text: str, kind: Kind, n: int) -> list[str]:
         """The parts of a step behind each of which there is a separator, as they are tokenised."""
-        encoding, body = self.record.encoding, self.text.body(Step(text, kind=kind), n)  # type: ignore[arg-type]
+        encoding, body = self.record.encoding, self.text.body(Step(text, kind), n)
         between = encoding.between if n > 1 else ""
         return [between + line for line in (body.split("\n") if "lines" in encoding.clean else [body])]
 
-    def _segment(self, lead: str, text: str, kind: str, n: int) -> str:
+    def _segment(self, lead: str, step: Step, n: int) -> str:
         """A step with the text around it, up to the next added tokens."""
-        step = Step(text, kind=kind)  # type: ignore[arg-type]
         if self._conversation:
             return self.text.turn(step, n)
         encoding = self.record.encoding

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.types import Problem, Step
+from stepreward.core.segment.tool_calls import said_of
+from stepreward.core.types import TOOLS, Problem, Step
 from stepreward.score.encode.record import Clean, Conversation, Encoding, PerPrefix, PerStep
 
 _MARK = "\u2045step\u2046"
@@ -77,6 +78,7 @@ class RecipeText:
     def __init__(self, encoding: Encoding, tokenizer: Any) -> None:
         self.encoding, self.tokenizer = encoding, tokenizer
         self.answer = encoding.answer if isinstance(encoding, Conversation) else ""
+        self._tools = isinstance(encoding, Conversation) and encoding.tools
         self._plain = encoding.template == "plain"
         if not self._plain and not getattr(tokenizer, "chat_template", None):
             raise ModelError("the record asks for a chat prompt but the tokenizer has no chat template")
@@ -97,7 +99,7 @@ class RecipeText:
 
     def body(self, step: Step, n: int, previous: str = "") -> str:
         """The formatted text of the n-th step (from 1), without separator, behind the text of the previous ones."""
-        encoding, text = self.encoding, cleaned(step.text, self.encoding.clean)
+        encoding, text = self.encoding, cleaned(self.said(step), self.encoding.clean)
         # Steps that were cut at the separator may still have it: it is added once, behind the text.
         if isinstance(encoding, PerStep) and encoding.tokenise == "step":
             text = text.removesuffix(encoding.separator)
@@ -105,6 +107,16 @@ class RecipeText:
             return text
         form = encoding.later_format if n > 1 and encoding.later_format else encoding.step_format
         return filled(form, {"step": text, "n": str(n), "previous": previous})
+
+    def said(self, step: Step) -> str:
+        """The text of a step that the recipe shows, before it is cleaned."""
+        return said_of(step) if self._tools else step.text
+
+    def role(self, step: Step) -> str:
+        """Of a conversation: the role of a step's message."""
+        if self._tools and step.kind == "observation" and step.role == "tool":
+            return step.role
+        return "user" if self.answer or step.kind == "observation" else "assistant"
 
     def head(self, problem: Problem) -> str:
         """The text before the first step."""
@@ -139,16 +151,18 @@ class RecipeText:
             made.insert(0, {"role": "system", "content": encoding.system})
         return made
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The chat as one text, the last message closed."""
-        return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=False))
+    def render(self, messages: Sequence[Mapping[str, str]], problem: Problem | None = None) -> str:
+        """The chat as one text, the last message closed, with the problem's tools where the recipe shows them."""
+        more = {"tools": problem.meta[TOOLS]} if problem and self._tools and problem.meta.get(TOOLS) else {}
+        chat = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=False, **more)
+        return str(chat)
 
     def opening(self, problem: Problem, step: Step) -> str:
         """Of a conversation: the text of the prompt and the first step."""
         body = self.body(step, 1)
         own = self._step_messages(step, body)
         # With a dummy answer the step is in the last message of the prompt already: the answer alone follows.
-        return self.render([*self.messages(problem, body), *(own[1:] if self.answer else own)])
+        return self.render([*self.messages(problem, body), *(own[1:] if self.answer else own)], problem)
 
     def turn(self, step: Step, n: int) -> str:
         """Of a conversation: the text that the n-th step (from 2) adds to the conversation."""
@@ -158,7 +172,7 @@ class RecipeText:
 
     def _step_messages(self, step: Step, body: str) -> list[dict[str, str]]:
         """Of a conversation: the step's message and, behind an action, the dummy answer if there is one."""
-        own = {"role": "user" if self.answer or step.kind == "observation" else "assistant", "content": body}
+        own = {"role": self.role(step), "content": body}
         answered = self.answer and step.kind == "action"
         return [own, {"role": "assistant", "content": self.answer}] if answered else [own]
 
@@ -170,7 +184,7 @@ class RecipeText:
     def before_content(self, problem: Problem) -> str:
         """Of a conversation: the text of the prompt's first turn up to what depends on the first step."""
         if not self.answer:
-            return self.render(self.messages(problem))
+            return self.render(self.messages(problem), problem)
         lead = self.messages(problem)[:-1]
         return self.render([*lead, {"role": "user", "content": _MARK}]).split(_MARK)[0]
 

@@ -96,6 +96,10 @@ class Conversation(RecipeFields):
     """A dummy answer. With one, each step is a user message that this assistant message follows, the first step is in
     the prompt's message, at `{step}`, and the model is read before the answer. Without one, each step is a message of
     its own role, read at its end."""
+    tools: bool = False
+    """Shows a run as an agent's client does: the chat template gets the tool definitions in the problem's meta
+    (`tools`), results of tools are messages of the role `tool`, and an action's message holds neither its calls nor
+    thinking that was recorded apart from it."""
     too_long: Literal["error", "drop"] = "error"
     """What to do with steps that end past `max_length`: refuse, or leave them without a score."""
     # What the other encodings choose is fixed here, as the chat template itself separates messages.
@@ -108,6 +112,8 @@ class Conversation(RecipeFields):
         super().__post_init__()
         if self.answer and "{step}" not in self.prompt_format:
             raise ValueError(f"with a dummy answer prompt_format must hold {{step}}, got {self.prompt_format!r}")
+        if self.answer and self.tools:
+            raise ValueError("tools show an agent's own messages: leave out the dummy answer")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from stepreward.core.types import Floats
 from stepreward.score.cache.first_scores import FirstScores
 from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import PerPrefix
 from stepreward.score.encode.whole_text import Pass
 
@@ -80,7 +81,7 @@ class HeadReader:
                     open_passes.append((row, replace(one, reads=new), names))
         answers = ask([(questions[row], one) for row, one, _ in open_passes]) if open_passes else ()
         for (row, one, names), (outputs, done, tokens) in zip(open_passes, answers, strict=True):
-            done = are_probabilities(outputs) if done is None else done
+            done = are_activated(self.record.readout, outputs, done)
             before = np.arange(len(one.reads)) - 1
             made = self.record.readout.scores(outputs, previous=before, activated=done)
             # Equal prefixes of one call are open twice: `keep` gives both the score that came first.
@@ -111,6 +112,34 @@ class HeadReader:
         return [Pass(np.asarray(ids, np.int64), reads)]
 
 
-def are_probabilities(rows: Floats) -> bool:
+def are_activated(readout: Readout, rows: Floats, stated: bool | None) -> bool:
+    """Whether head outputs (Q, n_labels) are probabilities already, as the readout reads them.
+
+    Args:
+        readout: of the record.
+        rows: the outputs.
+        stated: what the caller or the server says of it; None to see by the numbers.
+
+    Raises:
+        ModelError: a softmax over labels that the readout reads one by one, or numbers that tell nothing.
+    """
+    each = readout.n_labels > 1 and not readout.compares
+    # A softmax loses what a label's own logit was: a share is not its sigmoid.
+    if each and stated is not False and are_probabilities(rows, within=1e-5):
+        raise ModelError(
+            f"the server compares its {readout.n_labels} labels by a softmax, and the record reads each by itself: "
+            'start it with --hf-overrides \'{"problem_type": "multi_label_classification"}\''
+        )
+    if stated is not None:
+        return stated
+    if each and readout.kind != "value" and bool(((rows >= 0) & (rows <= 1)).all()):
+        raise ModelError(
+            f"all outputs are within 0 and 1, which shows not whether the server applied the sigmoid of each of its "
+            f"{readout.n_labels} labels: pass probabilities=True if it did, False if it did not"
+        )
+    return not each and are_probabilities(rows)
+
+
+def are_probabilities(rows: Floats, within: float = 1e-3) -> bool:
     """Whether head outputs (Q, n_labels) of two or more labels look like probabilities: every row is a distribution."""
-    return rows.shape[1] > 1 and bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
+    return rows.shape[1] > 1 and bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, rtol=0, atol=within))

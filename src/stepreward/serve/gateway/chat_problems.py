@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepreward.core.runtime.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE, TOOLS
+from stepreward.core.runtime.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE
 from stepreward.core.segment.tool_calls import as_message, calls_of, content_of, parsed, spelled
-from stepreward.core.types import Problem
+from stepreward.core.types import TOOLS, Problem
 from stepreward.search.candidates import Found
 from stepreward.serve.requests.http_errors import ApiError
 from stepreward.serve.requests.request_schemas import ChatRequest, Choice, Message, Tool
