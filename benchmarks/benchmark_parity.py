@@ -192,6 +192,14 @@ def of_comparisons(rng: np.random.Generator, n: int) -> Iterator[Found]:
     subsets = [name for members in SECTIONS.values() for name in members]
     one = comparisons(rng, n, 1, 1, subsets)
     yield "pairs", RANDOM, measured("pairs", one), literal.pairs(split(one))
+    other = np.random.default_rng(1)
+    orders = [
+        replace(row, meta={"better_first": first}, scores={"v": tuple(other.choice([*SCORES, math.nan], 2).tolist())})
+        for first in (True, False)
+        for row in one
+    ]
+    seen = [(row.scores["v"][0], row.scores["v"][1], row.subset) for row in orders]
+    yield "both-orders", RANDOM, measured("both-orders", orders), literal_agents.both_orders(seen)
     yield "tool-comp", RANDOM, measured("tool-comp", one), literal.tool_comp(split(one))
     yield "reward-bench", RANDOM, measured("reward-bench", one), literal.reward_bench(split(one), SECTIONS)
     tongues = [

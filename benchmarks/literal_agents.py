@@ -48,6 +48,21 @@ def trail(rows: Sequence[tuple[Errors, Errors]]) -> Numbers:
     return {**{name: mean(values) for name, values in found.items()}, "category_f1": total / weight}
 
 
+def both_orders(rows: Sequence[tuple[float, float, str]]) -> Numbers:
+    """Right in both orders, as the authors count: all rows, then all again with the other candidate first."""
+    right = [int(good > bad) for good, bad, _ in rows]
+    half = len(right) // 2
+    both = [one * other for one, other in zip(right[:half], right[half:], strict=True)]
+    numbers = {"both_right": sum(both) / half, "accuracy": sum(right) / len(right)}
+    numbers |= {"better_first": sum(right[:half]) / half, "better_second": sum(right[half:]) / half}
+    for name in {subset for *_, subset in rows}:
+        mine = [hit for hit, (*_, subset) in zip(both, rows[:half], strict=True) if subset == name]
+        numbers[f"{name}/both_right"] = sum(mine) / len(mine)
+    unread = [good != good or bad != bad for good, bad, _ in rows]
+    swayed = [right[at] != right[at + half] and not unread[at] and not unread[at + half] for at in range(half)]
+    return numbers | {"swayed": sum(swayed) / half, "unread": sum(unread) / len(rows)}
+
+
 def mast(rows: Sequence[tuple[Mapping[str, int | None], Mapping[str, int | None]]]) -> Numbers:
     """Of each trace the modes by one and by the other."""
     pairs = [

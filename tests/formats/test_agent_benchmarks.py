@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stepreward.cli.benchmark import Recorded
+from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
+from stepreward.formats.preferences.tr_bench import choice
 from stepreward.formats.registry import by_name, read, read_comparisons
 from tests.cli.running import invoke
 
@@ -205,3 +208,70 @@ def test_tr_bench_counts_a_pair_once_and_a_tie_as_wrong(tmp_path: Path) -> None:
     assert set(made["scorers"]["constant"]["groups"]) == {"simple", "chat"}
     with pytest.raises(InputError, match="must hold messages"):
         list(by_name("tr-bench").read({**row, "chat_history": [1]}, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("so\n<choice>\n1\n</choice>", "1"),
+        ("<choice> 2 </choice>", "2"),
+        ("<choice>1</choice> then\n<choice>\n2\n</choice>", "2"),
+        ("<choice>3</choice> <choice>1</choice>", None),
+        ("first: 1", None),
+        ("", None),
+    ],
+)
+def test_a_choice_is_read_as_its_authors_do(text: str, said: str | None) -> None:
+    """The form with lines of its own comes before any other, then the first mark counts and no later one."""
+    assert choice(text) == said
+
+
+def test_judges_of_tr_bench_are_measured_in_both_orders(tmp_path: Path) -> None:
+    """Three pairs, by `fair`: right in both; right in the second alone; first unread. `place` names the first place."""
+    (row,) = EXAMPLES["tr-bench"]
+    answers = [("1", "2"), ("2", "2"), ("", "2")]
+    rows = []
+    for better in ("1", "2"):
+        for at, one in enumerate(answers):
+            fair = f"<choice>{one[int(better) - 1]}</choice>"
+            extra = {"index": len(rows), "original_index": at, "task_source": ["simple", "chat", "chat"][at]}
+            judged = {"fair": fair, "place": "<choice>\n1\n</choice>"}
+            rows.append({**row, "reward_model": {"ground_truth": better}, "extra_info": extra, "judged": judged})
+    path = tmp_path / "trbench_test_think.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    made = json.loads(invoke(f"evaluate --benchmark both-orders --data {path} --json"))
+    fair, place = ({name: one["value"] for name, one in made["scorers"][judge]["metrics"].items()} for judge in
+                   ("fair", "place"))  # fmt: skip
+    assert fair == pytest.approx(
+        {"both_right": 1 / 3, "accuracy": 4 / 6, "better_first": 1 / 3, "better_second": 1, "swayed": 1 / 3,
+         "unread": 1 / 6}
+    )  # fmt: skip
+    assert place == pytest.approx(
+        {"both_right": 0, "accuracy": 0.5, "better_first": 1, "better_second": 0, "swayed": 1, "unread": 0}
+    )
+    groups = made["scorers"]["fair"]["groups"]
+    assert {name: one["both_right"]["value"] for name, one in groups.items()} == {"simple": 1, "chat": 0}
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows[:-1]))
+    cut = json.loads(invoke(f"evaluate --benchmark both-orders --data {path} --json"))["scorers"]["fair"]
+    assert (cut["unscored"], cut["metrics"]["both_right"]["value"]) == (1, 0.5)
+    for wrong, message in ((rows[:3], "no pair is there in both orders"), ([*rows, rows[0]], "there twice with")):
+        path.write_text("".join(json.dumps(one) + "\n" for one in wrong))
+        with pytest.raises(InputError, match=message):
+            bench["both-orders"].take({"scorer": Recorded("fair"), "data": list(read_comparisons(path))})
+    for bad in ({**rows[0], "judged": {"fair": 1}}, {**rows[0], "reward_model": {"ground_truth": "3"}}):
+        with pytest.raises(InputError, match=r"'judged'"):
+            list(by_name("tr-bench").read(bad, 1))
+
+
+def test_scorers_have_no_order_and_rows_without_one_are_refused(tmp_path: Path) -> None:
+    row = {"id": "p", "prompt": "2 + 3?", "chosen": "5 is it", "rejected": "6", "scores": {"j": [1, 0]}}
+    path = tmp_path / "orders.jsonl"
+    path.write_text("".join(json.dumps({**row, "better_first": first}) + "\n" for first in (True, False)))
+    made = json.loads(invoke(f"evaluate --benchmark both-orders --data {path} --scorer length --scorer j --json"))
+    assert {name: one["metrics"]["both_right"]["value"] for name, one in made["scorers"].items()} == {
+        "length": 0,
+        "j": 1,
+    }
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="must have 'better_first' true or false"):
+        bench["both-orders"].take({"scorer": Recorded("j"), "data": list(read_comparisons(path))})
