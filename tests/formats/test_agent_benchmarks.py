@@ -275,3 +275,28 @@ def test_scorers_have_no_order_and_rows_without_one_are_refused(tmp_path: Path) 
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(InputError, match="must have 'better_first' true or false"):
         bench["both-orders"].take({"scorer": Recorded("j"), "data": list(read_comparisons(path))})
+
+
+def test_fc_reward_bench_is_measured_by_kind_of_error(tmp_path: Path) -> None:
+    """Values as objects and as JSON in texts; a wrong call may be no JSON at all."""
+    first, second = (one for at in range(2) for one in items("fc-reward-bench", at))
+    assert first.problem.id == "fc-reward-bench-simple_7"
+    assert first.problem.messages == ({"role": "user", "content": "What is 2 + 3?"},)
+    assert first.problem.meta["tools"][0]["name"] == second.problem.meta["tools"][0]["name"] == "add"
+    assert [one.text for one in first.candidates] == [
+        '[{"name": "add", "arguments": {"a": 2, "b": 3}}]\n', '[{"name": "add", "arguments": {"a": 2, "b": 2}}]\n',
+    ]  # fmt: skip
+    assert [one.text for one in second.candidates] == [
+        '[{"name": "add", "arguments": {"a": 4, "b": 4}}]\n', "add(4\n",
+    ]  # fmt: skip
+    assert second.meta == {"error_type": "Parsing error", "model_name": "n", "test_category": "simple"}
+    path = tmp_path / "fc.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in EXAMPLES["fc-reward-bench"]))
+    line = f"evaluate --benchmark pairs --data {path} --aggregate last --scorer length --json"
+    made = json.loads(invoke(line))["scorers"]["length"]
+    rates = {name: one["accuracy"]["value"] for name, one in made["groups"].items()}
+    assert rates == {"Parameter value error": 0, "Parsing error": 0}, "a tie is wrong, and the right call is longer"
+    row = EXAMPLES["fc-reward-bench"][0]
+    for wrong in ({"conversation": []}, {"conversation": [{"role": "user"}]}, {"chosen_output": ""}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            list(by_name("fc-reward-bench").read({**row, **wrong}, 1))

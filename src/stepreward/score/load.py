@@ -12,6 +12,7 @@ from stepreward.score import on_demand
 from stepreward.score.baselines import WITHOUT_MODEL, WithoutModel
 from stepreward.score.checkpoints.known_checkpoints import judge_of
 from stepreward.score.checkpoints.row import Head
+from stepreward.score.checkpoints.unread import refuse_unread
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.judges.generative import GenerativeScorer
 from stepreward.score.judges.own_prompt import with_own_prompt
@@ -90,11 +91,14 @@ def load(
     Raises:
         InputError: a recipe is given for a scorer that has none, the device is not here, a file is no record or no
             calibrator, or a verifier that writes has no `open_policy`.
-        ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
+        ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored, as of the models
+            in `checkpoints.unread`.
         UnknownNameError: no row is called `like`, or there is no such device, dtype or field of a record.
     """
     if device != "cpu":  # which is always here, with or without torch
         on_demand.device_of(device)
+    if not like and record is None:
+        refuse_unread(name)
     scorer: Bare
     beside: Path | None = None
     judge = judge_of(like or str(name))

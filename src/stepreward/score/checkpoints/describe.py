@@ -8,6 +8,7 @@ from typing import Any
 
 from stepreward.score.checkpoints.known_checkpoints import checkpoints, judges
 from stepreward.score.checkpoints.row import JudgeCheckpoint
+from stepreward.score.checkpoints.unread import UNREAD
 from stepreward.score.encode.record import PerStep
 
 _HEAD = """# Checkpoints
@@ -82,6 +83,12 @@ GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 
 With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.score.judges.continuations`, GenPRM's
 verdict is the probability of Yes beside that of No, instead of a sampled word; `ServedChooser` of
 `stepreward.score.remote.label_tokens_server` asks a completions server for it."""
+_UNREAD = """
+## Known, and not here
+
+A name that is listed here is refused, in a sentence that says why: scores by a recipe that we guessed would look like
+its authors'. Whoever knows the recipe passes a row that it follows (`--like`) or a record of their own (`--record`).
+"""
 _PROMPTING = {
     "once": "one for all steps",
     "dialogue": "one message a step",
@@ -115,7 +122,7 @@ def checkpoints_page() -> str:
         }
         lines += [f"- {what}: {value}" for what, value in facts.items() if value]
         lines += ["", "```python", _constructor_call(row.record), "```"]
-    return "\n".join([*lines, *_judge_sections()])
+    return "\n".join([*lines, *_judge_sections(), *_unread_section()])
 
 
 def _constructor_call(part: Any, indent: str = "") -> str:
@@ -139,6 +146,15 @@ def _read(judge: JudgeCheckpoint) -> str:
         parts = [f"`{name}=yes` or `no`" for name in judge.channels] or [f"`{word}`" for word, _ in judge.words]
         return f"a line `Step N: ...` for each step with {', '.join(parts)}"
     return " and ".join(f"`{label}`" for label in judge.labels)
+
+
+def _unread_section() -> list[str]:
+    """The part on models without a row."""
+    lines = [_UNREAD]
+    for row in UNREAD:
+        names = ", ".join(f"`{name}`" for name in row.names)
+        lines.append(f"- {names}: {row.lacks}." + (f" But {row.instead}." if row.instead else ""))
+    return [*lines, "- GUI-Shepherd (arXiv:2509.23738): no weights, data or program of it are public where we looked."]
 
 
 def _judge_sections() -> list[str]:
