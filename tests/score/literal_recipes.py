@@ -539,6 +539,7 @@ RECIPES = {
     "HRM": Recipe(("qwen",), "sequence-classification-1", hrm, clean=str),
     "zd21/DeepSeek-TD2-PRM": Recipe(("qwen", "llama3"), "sequence-classification-1", tdrm, clean=str),
     "OpenHands/openhands-critic-4b-v1.0": Recipe(("qwen3",), "sequence-classification-27", agent_prm),
+    "ToolRM-Disc-Qwen3-4B-Instruct-2507": Recipe(("qwen3",), "sequence-classification-1", agent_rm),
     "THUNLP/AgentRM-8B": Recipe(("llama3",), "sequence-classification-1", agent_rm, clean=str),
     "Windy0822/PQM": Recipe(("qwen",), "value-head", pqm),
     "MASPRM": Recipe(("qwen",), "token-classification-1", masprm, clean=str),

@@ -1,4 +1,4 @@
-"""Critics of whole runs of agents, with an output for each thing that may have gone wrong."""
+"""Critics of agents: of whole runs, with an output for each thing that may have gone wrong, and of tool calls."""
 
 from __future__ import annotations
 
@@ -38,5 +38,17 @@ ROWS = (
         "weights; neither was their configuration. Several results behind one action are messages of their own here, "
         "there one, and line breaks at a message's end are dropped. A conversation that was condensed is shown whole. "
         "In a server: `URL#NAME?endpoint=classify`.",
+    ),
+    Checkpoint(
+        ("ToolRM-Disc-Qwen3-4B-Instruct-2507",),
+        Conversation(prompt_format="{prompt}", clean=("chomp",), max_length=16_384, too_long="drop"),
+        Readout("value"),
+        source="repository lirenhao1997/ToolRM eval/eval_trbench_local_discrm.py and scripts/train_toolrm_disc.sh; "
+        "arXiv:2510.26167",
+        aggregation="last",
+        threshold=0.0,
+        notes="ToolRM that scores, not the one that writes; no hub name is stated. The chat with the call as its last "
+        "message, tool definitions only where the system message has them. Scores are bare numbers, for comparisons. "
+        "Its measure is `evaluate --benchmark pairs --aggregate last` on TRBench.",
     ),
 )

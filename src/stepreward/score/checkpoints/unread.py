@@ -25,7 +25,8 @@ UNREAD = (
         ("RioLee/ToolRM-Qwen3-4B-Thinking-2507",),
         "its prompt stands in its data files alone (Parquet of TRBench-BFCL and ToolPref-Pairwise-30K; repository "
         "lirenhao1997/ToolRM has the programs, arXiv:2510.26167), and no copy of them could be read",
-        "what it wrote by its own programs is measured with `evaluate --benchmark both-orders`",
+        "what it wrote by its own programs is measured with `evaluate --benchmark both-orders`, and its other model, "
+        "which scores, has the row ToolRM-Disc-Qwen3-4B-Instruct-2507",
     ),
     Unread(
         ("ZYao720/WebArbiter-3B", "ZYao720/WebArbiter-7B", "ZYao720/WebArbiter-8B-Qwen3"),
