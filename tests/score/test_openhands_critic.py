@@ -152,6 +152,14 @@ def test_a_server_gives_the_same_scores(critic: Built, log: Path, server: tuple[
     assert (path, body["input"][-1] if endpoint == "classify" else body["input"]) == (f"/{endpoint}", ids)
 
 
+def test_a_server_that_pools_whole_texts_is_told_its_endpoint(log: Path, server: tuple[Multi, str]) -> None:
+    """As `vllm serve --task classify` is: one row a text at /pooling, which says nothing of earlier steps."""
+    state, address = server
+    state.change = lambda answer: answer | {"data": [{"index": 0, "data": answer["data"][0]["data"][-1:]}]}
+    with pytest.raises(ModelError, match=r"returned 1 rows for .* by endpoint=classify"):
+        load(address).score_many([question(log)])
+
+
 def test_a_server_that_applies_something_anyway_is_not_read_wrongly(
     critic: Built, log: Path, server: tuple[Multi, str]
 ) -> None:

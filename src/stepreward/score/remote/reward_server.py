@@ -143,7 +143,8 @@ class ServedScorer(ShortCall):
         else:
             raise ModelError(
                 f"{self.server.url} returned {len(rows)} rows for {len(ids)} tokens with {len(places)} steps: expected "
-                "one a token or one a step tag; its step tag is another. Start it with pooling type ALL"
+                "one a token or one a step tag; its step tag is another. Start it with pooling type ALL, or ask a "
+                "classifier of whole texts by endpoint=classify"
             )
         return self._checked(rows, len(places))
 
