@@ -100,6 +100,21 @@ def test_random_forks_stand_between_steps_and_a_leaf_is_not_expanded() -> None:
     assert same[0] == same[1]
 
 
+def test_forks_between_steps_stand_before_the_step_of_least_mean() -> None:
+    """'bbb' has the least sum, 'c' the least mean, and what a fork shares, or begins with, is no place of its own."""
+
+    def script(question: Propose, i: int) -> Continuation:
+        if question.prefix:
+            return wrote(step("x;", said=-7.0), step("y", said=-6.0), step("z", said=-1.0))
+        return wrote(step("a;", said=-9.0), step("bbb;", said=-1.5), step("c", said=-5.0), step("d", said=-0.1))
+
+    made, _, _ = grown(Forks(rounds=2, unit="step"), script, 3)
+    assert texts(made) == [
+        ["a;", "bbb;", "c", "d"], ["a;", "bbb;", "x;", "y", "z"], ["a;", "bbb;", "x;", "x;", "y", "z"]
+    ]  # fmt: skip
+    assert [one.start for one in made] == [0, 6, 8]
+
+
 def test_what_has_no_place_to_fork_is_sampled_from_the_problem_again() -> None:
     made, asked, _ = grown(Forks(points=2, unit="step"), lambda question, i: wrote(step(f"{i}")), 6)
     assert [question.prefix for question in asked] == [()] * 5
@@ -131,7 +146,8 @@ def test_levels_fill_the_group_whenever_paths_end(seed: int, n: int, width: int,
         if rng.random() < 0.3:
             return wrote(finished=True)
         new = step(f"{rng.integers(9)}"[: question.max_tokens])
-        return wrote(new, finished=False, truncated=question.max_tokens == 1)
+        # A step may end where the limit is: such a solution has an end, and nothing says that it was cut.
+        return wrote(new, finished=False, truncated=question.max_tokens == 1 and seed % 2 == 0)
 
     policy = ScriptedPolicy(script)
     driver = Driver(policy=policy)
@@ -139,7 +155,8 @@ def test_levels_fill_the_group_whenever_paths_end(seed: int, n: int, width: int,
     made: list[TreeSolution] = done.result
     assert len(made) == n
     assert all(one.finished or one.tokens == 6 for one in made)
-    assert all(question.n <= width for question in policy.questions)
+    assert all(1 <= question.n <= width for question in policy.questions)
+    assert all(question.max_tokens == 6 - len(question.prefix) for question in policy.questions)
     assert driver.bill.generated_tokens <= sum(one.tokens + one.finished for one in made)
     assert {one.root for one in made} <= set(range(roots))
     if width == 1 and roots >= n:
