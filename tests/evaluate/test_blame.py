@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cli.running import invoke
+from tests.cli.running import invoke, refused
 from tests.policies.test_crew import WORLD, sampled
 
 import stepreward
@@ -62,6 +62,30 @@ def test_a_turn_without_a_number_blames_nobody_and_is_counted() -> None:
     assert (made.failed, made.unmeasured, len(made.blames)) == (2, 1, 1)
     with pytest.raises(InputError, match="there are value"):
         blame_agents([trace([0.5], "a")], column="score")
+
+
+def test_what_is_not_known_of_a_trace_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [trace([0.5, 0.0], "ab"), trace([0.5, 0.0], "ab", float("nan")), replace(trace([0, 0], "ab"), columns={})]
+    made = blame_agents(rows)
+    assert (made.traces, made.ungraded, made.failed, made.unmeasured) == (3, 1, 2, 1)
+    monkeypatch.chdir(tmp_path)
+    stepreward.write("rows.parquet", rows)
+    shown = invoke("blame rows.parquet")
+    assert "1 traces have no outcome" in shown
+    assert "1 failed traces lack a number" in shown
+    stepreward.write("won.parquet", [trace([0.5, 1.0], "ab", 1.0)])
+    line = "blame rows.parquet --truth won.parquet --out no.jsonl"
+    assert "won.parquet: no failed trace with a number" in refused(line, capsys, monkeypatch)
+    assert not Path("no.jsonl").exists()
+    assert "cannot write rows.parquet/no" in refused("blame rows.parquet --out rows.parquet/no", capsys, monkeypatch)
+
+
+def test_an_infinite_value_is_refused_by_its_place() -> None:
+    rows = [trace([0.5], "a"), trace([0.5, -np.inf, np.inf], "a.b")]
+    with pytest.raises(InputError, match="trace 2, of problem 'p': value of step 2 is inf; give a finite number"):
+        blame_agents(rows)
 
 
 def test_accuracy_by_hand() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import stepreward
+from stepreward.cli.app import app
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.expert import WithExpert
@@ -198,6 +201,54 @@ def test_what_cannot_be_fitted_or_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "no.json").write_text("{}")
     with pytest.raises(InputError, match="is no table of interventions"):
         load_table(tmp_path / "no.json")
+
+
+def test_what_no_solution_tells_is_no_number() -> None:
+    """Nobody was asked, so that nothing says what a question is worth; of one problem in two, half of the resamples."""
+    asked, alone = solution((0.5, True), outcome=1.0), solution((0.5, False), outcome=0.0)
+    table = fit_interventions([asked, alone], budget=1.0)
+    with pytest.raises(InputError, match=r"of 1 steps 0 were asked for.*random=0.3"):
+        evaluate_interventions(table, [alone])
+    other = replace(alone, problem=Problem("other", "?"))
+    made = evaluate_interventions(table, [asked, other], draws=100)
+    assert {name: (one.value, one.low, one.high) for name, one in made.items() if "uses" not in name} == {
+        "value": (1, 1, 1), "value_never": (0, 0, 0), "value_always": (1, 1, 1), "gain": (1, 1, 1),
+    }  # fmt: skip
+
+
+def test_a_table_that_was_written_again_is_read_again(tmp_path: Path) -> None:
+    for price in (0.25, 0.5):
+        InterventionTable((0.5,), ((True, False, True),), price, 0.0, 0.0, 0.0).save(tmp_path / "table.json")
+        assert load_table(tmp_path / "table.json").price == price
+
+
+@pytest.mark.parametrize(
+    ("edges", "ask", "what"),
+    [
+        ([], [], "rows of 2 true or false"), ([0.5], [[True, False]], "rows of 3 true or false"),
+        ([], [["yes", "no"]], "rows of 2 true or false"), ([0.5, 0.25], [[True] * 4], "do not ascend"),
+        (["a"], [[True] * 3], "could not convert"), ([None], [[True] * 3, [True]], "rows of 3 true or false"),
+    ],
+)  # fmt: skip
+def test_a_table_with_a_state_without_a_decision_is_none(
+    edges: list[object], ask: list[object], what: str, tmp_path: Path
+) -> None:
+    row = {"edges": edges, "ask": ask, **dict.fromkeys(("price", "value", "uses", "without"), 0.0)}
+    (tmp_path / "table.json").write_text(json.dumps(row))
+    with pytest.raises(InputError, match=f"is no table of interventions.*{what}"):
+        load_table(tmp_path / "table.json")
+
+
+def test_solutions_that_tell_nothing_are_named(tmp_path: Path) -> None:
+    rows = [solution((0.5, True), outcome=1.0), solution((0.5, False), outcome=0.0), solution((0.5, False), outcome=1)]
+    rows += [replace(rows[0], outcome=float("nan")), replace(rows[0], columns={})]
+    stepreward.write(tmp_path / "rows.parquet", rows)
+    told = json.loads(invoke(f"interventions fit {tmp_path / 'rows.parquet'} --out {tmp_path / 'table.json'} --json"))
+    assert (told["solutions"], told["left_out"]) == (3, 2)
+    line = ["interventions", "evaluate", str(tmp_path / "rows.parquet"), "--table", str(tmp_path / "table.json")]
+    said = CliRunner().invoke(app, line).stderr
+    assert "row 4: the solution of 'p' has no outcome; grade and score it first" in said
+    assert "row 5: the solution of 'p' has no column 'score'" in said
 
 
 def test_a_table_is_asked_beyond_its_last_step_as_at_it() -> None:

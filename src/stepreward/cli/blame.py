@@ -13,6 +13,8 @@ from rich.table import Table
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.terminal.console import plain_console
+from stepreward.core.errors import InputError
+from stepreward.core.files.atomic_files import write_text
 from stepreward.evaluate.agent_blame import BlameReport, Rule, blame_agents
 from stepreward.pipeline.run_report import decimal, percent
 
@@ -53,9 +55,11 @@ def blame(
         reading.solutions(rows, quiet=json_output), truth, column=flags.column, rule=flags.rule,
         threshold=flags.threshold, success=flags.success, seed=flags.seed,
     )  # fmt: skip
+    if flags.truth is not None and not made.accuracy:
+        what = "no failed trace with a number on each turn is in it with a decisive error"
+        raise InputError(what, source=flags.truth, remedy="give the same attempts: equal problem ids, equal steps")
     if flags.out is not None:
-        lines = "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in made.blames)
-        flags.out.write_text(lines, encoding="utf-8")
+        write_text(flags.out, "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in made.blames))
     typer.echo(json.dumps(made.to_json(), allow_nan=False)) if json_output else _print(made)
 
 
@@ -75,7 +79,10 @@ def _print(made: BlameReport) -> None:
         console.print(f"{found.problem}: {who}", soft_wrap=True, markup=False)
     if (more := len(made.blames) - 10) > 0:
         console.print(f"... and {more:,} more: --out FILE, or --json", soft_wrap=True)
+    if made.ungraded:
+        console.print(f"{made.ungraded:,} traces have no outcome, and are not among the failed", soft_wrap=True)
     if made.unmeasured:
         console.print(f"{made.unmeasured:,} failed traces lack a number on some turn, and blame nobody")
     for what, share in made.accuracy.items():
-        console.print(f"blamed rightly, {what.replace('_', ' ')}: {percent(share.to_json())}", soft_wrap=True)
+        told = f"{percent(share.to_json())} of {share.n:,} traces"
+        console.print(f"blamed rightly, {what.replace('_', ' ')}: {told}", soft_wrap=True)

@@ -11,10 +11,13 @@ import typer
 
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.read_flags import ReadFlags
+from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.core.errors import InputError
+from stepreward.core.failures import Failures
+from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.pipeline.run_report import decimal
-from stepreward.search.intervention_tables import evaluate_interventions, fit_interventions, load_table
+from stepreward.search.intervention_tables import evaluate_interventions, fit_interventions, lacking, load_table
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,22 @@ def interventions(
         raise InputError("fit writes a table to --out FILE, and evaluate writes none", remedy="pass --out to fit alone")
     if (flags.table is None) == (task == "evaluate"):
         raise InputError("evaluate measures --table FILE, and fit makes one", remedy="pass --table to evaluate alone")
-    known = reading.solutions(rows, quiet=json_output)
+
+    def whole(one: Trajectory) -> Trajectory:
+        if lacks := lacking(one, flags.column):
+            raise InputError(f"the solution of {one.problem.id!r} has no {lacks}", remedy="grade and score it first")
+        return one
+
+    lost = Failures()
+    known = [*reading.solutions(rows, lost, prepared=whole, quiet=json_output)]
+    if not json_output:
+        tell_left_out(lost)
     if flags.out is not None:
         made = fit_interventions(known, budget=flags.budget, bins=flags.bins, column=flags.column)
         made.save(flags.out)
         told = {"table": str(flags.out), "value": made.value, "uses": made.uses, "without": made.without}
-        typer.echo(json.dumps({**told, "price": made.price, "edges": made.edges}) if json_output else (
+        told |= {"price": made.price, "edges": [*made.edges], "solutions": len(known), "left_out": lost.total}
+        typer.echo(json.dumps(told) if json_output else (
             f"{flags.out}: {made.value:.1%} expected right with {made.uses:.2f} questions a solution, "
             f"{made.without:.1%} without; by the rows that it was fitted to"
         ))  # fmt: skip
@@ -66,7 +79,8 @@ def interventions(
     assert flags.table is not None
     measured = evaluate_interventions(load_table(flags.table), known, column=flags.column, seed=flags.seed)
     if json_output:
-        typer.echo(json.dumps({name: one.to_json() for name, one in measured.items()}))
+        about = {"solutions": len(known), "left_out": lost.total}
+        typer.echo(json.dumps({**{name: one.to_json() for name, one in measured.items()}, **about}))
         return
     for name, one in measured.items():
         typer.echo(f"{name.replace('_', ' ')}: {decimal(one.to_json())}")

@@ -62,6 +62,8 @@ class BlameReport:
     rule: str
     column: str
     traces: int
+    ungraded: int
+    """Traces without an outcome: not among the failed."""
     failed: int
     unmeasured: int
     """Failed traces without a number on some turn: nobody is blamed for them."""
@@ -79,7 +81,9 @@ class BlameReport:
             }
             for name, one in self.agents.items()
         }  # fmt: skip
-        counts = {name: getattr(self, name) for name in ("rule", "column", "traces", "failed", "unmeasured")}
+        counts = {
+            name: getattr(self, name) for name in ("rule", "column", "traces", "ungraded", "failed", "unmeasured")
+        }
         accuracy = {name: one.to_json() for name, one in self.accuracy.items()}
         return {**counts, "agents": agents, "blames": [one.to_json() for one in self.blames], "accuracy": accuracy}
 
@@ -142,7 +146,7 @@ def blame_agents(
         seed: of the intervals.
 
     Raises:
-        InputError: no trace has the column.
+        InputError: no trace has the column, or a number in it is infinite.
     """
     given = list(traces)
     known = [(row, one) for row, one in enumerate(given) if column in one.columns]
@@ -150,8 +154,15 @@ def blame_agents(
         have = sorted({name for one in given for name in one.columns})
         remedy = f"label or score them first; there are {', '.join(have) or 'no columns'}"
         raise InputError(f"no trace has the step column {column!r}", remedy=remedy)
-    failed = [(row, one) for row, one in known if one.outcome < success]
-    whole = [(row, one) for row, one in failed if not np.isnan(one.column(column)[one.action]).any()]
+    for row, one in known:
+        own = one.column(column)
+        if len(at := np.flatnonzero(np.isinf(own) & one.action)):
+            what = f"trace {row + 1}, of problem {one.problem.id!r}: {column} of step {at[0]} is {own[at[0]]}"
+            raise InputError(what, remedy="give a finite number, or null where it is not known")
+    failed = sum(one.outcome < success for one in given)
+    whole = [
+        (row, one) for row, one in known if one.outcome < success and not np.isnan(one.column(column)[one.action]).any()
+    ]
     roots = _roots([one for _, one in known], column)
     blames = [
         _blame(row, one, blamed_step(one.column(column), roots.get(one.problem.id, np.nan), rule, threshold))
@@ -160,7 +171,8 @@ def blame_agents(
     key = Key.seed(seed).fold("blame")
     agents = _agents([one for _, one in known], [one for _, one in whole], column, roots, blames, key)
     accuracy = _accuracy([one for _, one in whole], blames, truth, key)
-    return BlameReport(rule, column, len(given), len(failed), len(failed) - len(whole), agents, blames, accuracy)
+    ungraded = sum(bool(np.isnan(one.outcome)) for one in given)
+    return BlameReport(rule, column, len(given), ungraded, failed, failed - len(whole), agents, blames, accuracy)
 
 
 def _blame(row: int, trace: Trajectory, at: int) -> Blame:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
+from stepreward.core.files.atomic_files import write_text
+from stepreward.core.files.row_files import stamp
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, percentile_interval, resamples
 from stepreward.core.types import SCORE, Floats, Trajectory
@@ -115,9 +117,25 @@ class InterventionTable:
         row = self.ask[min(step, len(self.ask) - 1)]
         return row[-1 if np.isnan(score) else int(np.searchsorted(self.edges, score))]
 
+    def check(self) -> None:
+        """Checks that there is a decision for each state.
+
+        Raises:
+            ValueError: there is none, or bounds do not ascend.
+        """
+        states = len(self.edges) + 2
+        if not self.ask or any(len(row) != states or {type(one) for one in row} != {bool} for row in self.ask):
+            raise ValueError(f"'ask' is not a list of rows of {states} true or false, two more than 'edges'")
+        if not (np.diff(np.array(self.edges, np.float64)) > 0).all():
+            raise ValueError(f"'edges' do not ascend: {list(self.edges)}")
+
     def save(self, path: str | Path) -> None:
-        """Writes it as JSON."""
-        Path(path).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        """Writes it as JSON.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        write_text(Path(path), json.dumps(asdict(self)) + "\n")
 
 
 def load_table(path: str | Path) -> InterventionTable:
@@ -126,14 +144,16 @@ def load_table(path: str | Path) -> InterventionTable:
     Raises:
         InputError: the file is not there, or is no table.
     """
-    return _loaded(str(path))
+    return _loaded(str(path), repr(stamp(path)))
 
 
 @lru_cache(maxsize=8)
-def _loaded(path: str) -> InterventionTable:
+def _loaded(path: str, _: str) -> InterventionTable:
+    """The table in a file; a file that was written again has another stamp, and is read again."""
     try:
         row: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         made = InterventionTable(**{**row, "edges": tuple(row["edges"]), "ask": tuple(map(tuple, row["ask"]))})
+        made.check()
     except (OSError, ValueError, TypeError, KeyError) as error:
         what = f"{path} is no table of interventions: {error}"
         raise InputError(what, remedy="write one by `stepreward interventions fit`") from error
@@ -164,10 +184,7 @@ def fit_interventions(
     scores = np.concatenate([one.column(column)[one.action][:-1] for one in known])
     edges = _edges(scores[~np.isnan(scores)], bins)
     counts, ended = (np.sum(some, axis=0) for some in zip(*_counted(known, edges, column), strict=True))
-    tried = counts.sum((0, 2, 3)) + ended[..., 0].sum((0, 2))
-    if not tried.all():
-        what = f"of {int(tried.sum()):,} steps {int(tried[1]):,} were asked for: both are needed"
-        raise InputError(what, remedy=f"collect solutions by {_COLLECT}")
+    _check_tried(counts, ended)
     chain, start = _shares(counts, ended), len(edges) + 1
     plan, price = plan_within(budget, chain, start)
     # No outcome is worth a question at twice the highest.
@@ -199,7 +216,7 @@ def evaluate_interventions(
         over never asking.
 
     Raises:
-        InputError: no row has an outcome and scores.
+        InputError: no row has an outcome and scores, or no step was asked for, or all were.
     """
     known, edges = _known(rows, column), np.array(table.edges)
     parts = _counted(known, edges, column)
@@ -213,12 +230,17 @@ def evaluate_interventions(
     ask = np.array([table.ask[min(step, len(table.ask) - 1)] for step in range(horizon)])
     plans = {"": ask, "_never": np.zeros_like(ask), "_always": np.ones_like(ask)}
 
+    _check_tried(counts.sum(0), ended.sum(0))
+
     def followed(times: Floats) -> dict[str, float]:
-        chain = _shares(np.tensordot(times, counts, 1), np.tensordot(times, ended, 1))
+        moves, ends = np.tensordot(times, counts, 1), np.tensordot(times, ended, 1)
+        chain = _shares(moves, ends)
         made = {name: following(plan, chain) for name, plan in plans.items()}
         found = {f"value{name}": float(plan.value[start]) for name, plan in made.items()}
         found |= {f"uses{name}": float(plan.uses[start]) for name, plan in made.items() if name != "_never"}
-        return found | {"gain": found["value"] - found["value_never"]}
+        found |= {"gain": found["value"] - found["value_never"]}
+        # A resample without one of the actions says nothing of what that is worth.
+        return found if _tried(moves, ends).all() else dict.fromkeys(found, float("nan"))
 
     key = Key.seed(seed).fold("interventions")
     drawn = resamples(len(order), draws, key)
@@ -247,16 +269,43 @@ def following(ask: NDArray[np.bool_], chain: Transitions) -> AskingPlan:
     return AskingPlan(ask, value, uses)
 
 
+def lacking(one: Trajectory, column: str) -> str:
+    """What a solution lacks to tell when to ask: an outcome, a step or scores; "" where it lacks nothing."""
+    there = {
+        "outcome": not np.isnan(one.outcome), "step of the policy": bool(one.action.any()),
+        f"column {column!r}": column in one.columns,
+    }  # fmt: skip
+    return next((what for what, has in there.items() if not has), "")
+
+
 def _known(rows: Iterable[Trajectory], column: str) -> list[Trajectory]:
     """The graded solutions with scores.
 
     Raises:
         InputError: there is none.
     """
-    known = [one for one in rows if not np.isnan(one.outcome) and one.action.any() and column in one.columns]
+    known = [one for one in rows if not lacking(one, column)]
     if not known:
         raise InputError(f"no solution has an outcome and a column {column}", remedy="grade and score them first")
     return known
+
+
+def _tried(counts: Floats, ended: Floats) -> Floats:
+    """(2,) steps of each action."""
+    tried: Floats = counts.sum((0, 2, 3)) + ended[..., 0].sum((0, 2))
+    return tried
+
+
+def _check_tried(counts: Floats, ended: Floats) -> None:
+    """Checks that solutions say what comes of both actions.
+
+    Raises:
+        InputError: no step was asked for, or all were.
+    """
+    tried = _tried(counts, ended)
+    if not tried.all():
+        what = f"of {int(tried.sum()):,} steps {int(tried[1]):,} were asked for: both are needed"
+        raise InputError(what, remedy=f"collect solutions by {_COLLECT}")
 
 
 def _counted(known: Sequence[Trajectory], edges: Floats, column: str) -> list[tuple[Floats, Floats]]:
