@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from tests.environments.counting import CHANCES, TURNS, counted, policy, pool
 
-from stepreward.core.errors import BudgetExhausted, InputError, ModelError, UnknownNameError
+from stepreward.core.errors import BudgetExhausted, InputError, ModelError, Unanswered, UnknownNameError
+from stepreward.core.keys import Key
 from stepreward.core.prefix_names import prefix_of
 from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.answer_log import AnswerLog, digest
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.executing import Measure, executed
-from stepreward.core.runtime.flows import Flow, Score, Scored
+from stepreward.core.runtime.flows import Flow, Propose, Score, Scored
 from stepreward.core.runtime.spending import Budget
 from stepreward.core.types import Floats, Problem, Step
 from stepreward.environments.episode_pool import EpisodePool
@@ -157,6 +158,28 @@ def test_a_flow_has_what_came_where_the_budget_holds_neither_execution_nor_the_s
             running.throw(BudgetExhausted("no token is left", scored))
         np.testing.assert_array_equal(end.value.value, scored, strict=False)
         assert len(end.value.value) == expected
+
+
+def test_an_action_that_was_not_executed_is_asked_for_again() -> None:
+    question, more = Score(TASK, episode("+1")), Propose(TASK, (), Key.seed(0), partial=True)
+
+    def flow() -> Flow[list[object]]:
+        try:
+            yield [question, more]
+        except Unanswered as error:
+            (again,) = yield [question]
+            return [*error.answers, again]
+        return []
+
+    running = executed(flow(), "reward")
+    act = Act(TASK, question.steps, scores=True)
+    assert next(running) == [act, more]
+    assert running.throw(Unanswered("the server is gone", [None, ["some"]])) == [act]
+    with pytest.raises(StopIteration) as end:
+        running.send([Observation(reward=0.5)])
+    before, samples, again = end.value.value
+    assert samples == ["some"]
+    np.testing.assert_array_equal([before, again], [[np.nan, np.nan], [np.nan, 0.5]])
 
 
 def test_what_the_last_tokens_wrote_is_executed() -> None:
