@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,20 +16,10 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.acts import Act, Episodes, Observation
 from stepreward.core.runtime.agent import Agent
-from stepreward.core.runtime.flows import (
-    MESSAGES,
-    Continuation,
-    Policy,
-    Propose,
-    Wanted,
-    always,
-    honoured_settings,
-    measured_by,
-    room_of,
-    token_limit,
-)
+from stepreward.core.runtime.flows import MESSAGES, Continuation, Policy, Propose, Wanted, room_of
+from stepreward.core.runtime.joint_policy import JointPolicy, answers_by
 from stepreward.core.types import Problem, Step
-from stepreward.policies.expert import WithExpert, asked
+from stepreward.policies.expert import WithExpert
 from stepreward.policies.turn_order import END, ROUND_ROBIN, TurnOrder, order_of
 
 TURNS = 24
@@ -48,7 +37,7 @@ class Member:
     """Whether the environment, where there is one, executes its turns; what the others say is talk."""
 
 
-class Crew:
+class Crew(JointPolicy):
     """Agents that speak in an order; a `core.runtime.flows.Policy` that is placed in an environment of its own.
 
     An agent reads its instructions, the problem, its own turns as the assistant's, and all else as the user's, with the
@@ -70,6 +59,7 @@ class Crew:
         if lacking := [name for name in order.plan if name not in members]:
             what = f"the order of this crew names {lacking[0]!r}, who is not in it"
             raise InputError(what, remedy=f"name one of {', '.join(members)}")
+        super().__init__([one.policy for one in members.values()])
         self.members, self.order, self.turns, self.inner = members, order, turns, inner
         who = [(name, one.policy.name, one.instructions, one.acts) for name, one in members.items()]
         digest = hashlib.blake2b(repr((who, order, turns)).encode(), digest_size=6).hexdigest()
@@ -80,32 +70,6 @@ class Crew:
     def environment(self) -> Episodes:
         """Who says when the work is over, and executes the turns of agents that act."""
         return CrewEpisodes(self)
-
-    @property
-    def takes(self) -> frozenset[str]:
-        """Settings that all honour."""
-        return frozenset.intersection(*(honoured_settings(one.policy) for one in self.members.values()))
-
-    @property
-    def measures(self) -> frozenset[str]:
-        """What all measure."""
-        return frozenset.intersection(*(measured_by(one.policy) for one in self.members.values()))
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest turn of any, where all state a limit; else none."""
-        limits = [token_limit(one.policy) for one in self.members.values()]
-        return max(sys.maxsize if one is None else one for one in limits)
-
-    @property
-    def batch_size(self) -> int:
-        """The smallest of all."""
-        return min(one.policy.batch_size for one in self.members.values())
-
-    @property
-    def concurrency(self) -> int:
-        """The smallest of all."""
-        return min(one.policy.concurrency for one in self.members.values())
 
     def room(self, problem: Problem) -> int:
         """Tokens that a problem's prompt leaves to an answer of any."""
@@ -127,22 +91,18 @@ class Crew:
         helped = {n: replace(one, policy=WithExpert(one.policy, expert)) for n, one in self.members.items()}
         return Crew(helped, self.order, self.turns, self.inner)
 
-    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """One turn of each question, in order, by the agent whose turn it is."""
-        return self.propose_while(always, questions)
-
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; agents stop, if they can, once an answer is not wanted."""
-        speakers = [self.order.speaker(question.prefix) for question in questions]
-        answers = [[Continuation((), finished=True, n_tokens=0)] * question.n for question in questions]
-        for name, member in self.members.items():
-            own = [at for at, speaker in enumerate(speakers) if speaker == name]
-            if not own:
-                continue
-            sent = [self._as_read(questions[at], name) for at in own]
-            for at, some in zip(own, asked(member.policy, sent, wanted, own), strict=True):
-                answers[at] = [replace(c, steps=tuple(replace(s, agent=name) for s in c.steps)) for c in some]
-        return answers
+        """One turn of each question, in order, by the agent whose turn it is; a question at the end gets none.
+
+        Agents stop, if they can, once an answer is not wanted.
+        """
+        names = [self.order.speaker(question.prefix) for question in questions]
+        policies = [self.members[name].policy if name in self.members else None for name in names]
+        sent = [self._as_read(q, name) if name in self.members else q for q, name in zip(questions, names, strict=True)]
+        return [
+            [replace(c, steps=tuple(replace(s, agent=name) for s in c.steps)) for c in some]
+            for name, some in zip(names, answers_by(policies, sent, wanted), strict=True)
+        ]
 
     def _as_read(self, question: Propose, name: str) -> Propose:
         """A question as an agent reads it."""
