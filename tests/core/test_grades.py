@@ -26,7 +26,7 @@ class Blocks:
     name = "blocks"
 
     def __init__(self) -> None:
-        self.bounded = Bounded("tests.core.test_grades:wait", seconds=0.3, workers=2)
+        self.bounded = Bounded("tests.core.test_grades:wait", seconds=2.0, workers=2)
         self.asked: list[str] = []
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:

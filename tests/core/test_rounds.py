@@ -168,7 +168,7 @@ class Slow(Lengths):
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
         (question,) = questions
         if question.first == 3 and question.problem.text == "hang":
-            self.gate.wait(20)
+            self.gate.wait(60)
         if question.first == 2 and question.problem.text != "q":
             while wanted(0):
                 time.sleep(0.01)
@@ -188,13 +188,12 @@ def ask(text: str, n: int = 8) -> Flow[Sampled]:
 
 
 def test_at_the_end_of_its_time_a_flow_gets_what_is_there(tmp_path: Path) -> None:
-    policy, began = Slow(), time.monotonic()
+    policy = Slow()
     try:
         with ResidentDriver(Answerers(policy=policy)) as driver:
-            one = driver.submit(ask("hang"), Budget(seconds=0.3)).result(10)
+            one = driver.submit(ask("hang"), Budget(seconds=2.0)).result(30)
     finally:
         policy.gate.set()
-    assert time.monotonic() - began < 5
     texts, ended = one.result
     assert (ended, one.stopped) == ("budget", "seconds")
     assert sorted(texts) == sorted([*(f"{i}:5" for i in (0, 1, 4, 5, 6, 7)), "so far"])
@@ -203,7 +202,7 @@ def test_at_the_end_of_its_time_a_flow_gets_what_is_there(tmp_path: Path) -> Non
 
 def test_what_was_left_off_is_no_answer_for_whoever_asks_again(tmp_path: Path) -> None:
     with AnswerLog(tmp_path / "log") as log:
-        one = next(Driver(policy=Slow(), budget=Budget(seconds=0.2), log=log).run([ask("leave", 3)]))
+        one = next(Driver(policy=Slow(), budget=Budget(seconds=1.0), log=log).run([ask("leave", 3)]))
         assert one.result == (["0:5", "1:5", "so far"], "budget")
         assert len(log) == 2
     with AnswerLog(tmp_path / "log") as log:
@@ -213,7 +212,7 @@ def test_what_was_left_off_is_no_answer_for_whoever_asks_again(tmp_path: Path) -
 
 def test_who_joins_when_the_policy_has_left_off_is_answered_in_full() -> None:
     """The second client asks the same while the first one's time ends: he must not get the first one's torn sample."""
-    left, asked = threading.Event(), []
+    torn, left, asked = threading.Event(), threading.Event(), []
 
     class Torn(Lengths):
         def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
@@ -222,17 +221,18 @@ def test_who_joins_when_the_policy_has_left_off_is_answered_in_full() -> None:
                 return self.propose(questions)
             while wanted(0):
                 time.sleep(0.005)
-            left.wait(10)
+            torn.set()
+            left.wait(30)
             return [[Continuation((Step("torn"),), False, 1, True, interrupted=True)]]
 
     with ResidentDriver(Answerers(policy=Torn([5], batch_size=1, concurrency=4))) as driver:
         first = driver.submit(ask("same", 1), Budget(seconds=0.2))
-        time.sleep(0.4)
+        assert torn.wait(30)
         second = driver.submit(ask("same", 1))
         time.sleep(0.1)
         left.set()
-        assert first.result(10).result == (["torn"], "budget")
-        assert second.result(10).result == (["0:5"], "")
+        assert first.result(30).result == (["torn"], "budget")
+        assert second.result(30).result == (["0:5"], "")
 
 
 def test_a_sample_that_fails_leaves_the_others_to_a_flow_that_can_use_them() -> None:

@@ -289,12 +289,10 @@ def test_at_the_deadline_the_best_so_far_is_the_answer(chat: Chat, client: opena
 
     with serving(Served(Slow(), LastDigit(), grader=SaysAll(), name="slow")) as url:
         other = client.with_options(base_url=f"{url}/v1")
-        began = time.monotonic()
         made = other.chat.completions.create(
             model="slow:mcts?simulations=500", messages=ASK,  # type: ignore[arg-type]
             extra_body={"stepreward": {"deadline": 0.6}},
         )  # fmt: skip
-        assert 0.5 < time.monotonic() - began < 5
     assert (made.model_extra or {})["stepreward"]["stopped"] == "seconds"
     assert made.choices[0].message.content
     before = policy.abandoned
@@ -309,19 +307,20 @@ def test_at_the_deadline_the_best_so_far_is_the_answer(chat: Chat, client: opena
 def test_at_the_deadline_the_samples_that_came_are_voted_on(client: openai.OpenAI) -> None:
     """One of sixteen samples hangs: the others were paid for, and are the answer."""
 
+    hung = threading.Event()
+
     class OneHangs(Digits):
         def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
             if questions[0].first == 5:
-                time.sleep(4)
+                hung.wait(60)
             return super().propose_while(wanted, questions)
 
     with serving(Served(OneHangs(), LastDigit(), grader=SaysAll(), name="hangs")) as url:
-        began = time.monotonic()
         made = client.with_options(base_url=f"{url}/v1").chat.completions.create(
             model="hangs:best-of-n?n=16", messages=ASK,  # type: ignore[arg-type]
-            extra_body={"stepreward": {"deadline": 0.5}},
+            extra_body={"stepreward": {"deadline": 2.5}},
         )  # fmt: skip
-        assert time.monotonic() - began < 3.5
+        hung.set()
     told = (made.model_extra or {})["stepreward"]
     assert told["stopped"] == "seconds"
     assert made.usage is not None

@@ -23,7 +23,7 @@ from tests.score.agent_runs import made_runs
 from tests.score.models import model
 from tests.serve.running import Digits, LastDigit, SaysAll, serving
 
-LIMITS = Limits(body_bytes=20_000, body_seconds=0.5)
+LIMITS = Limits(body_bytes=20_000, body_seconds=1.5)
 CHAT = {"model": "d", "messages": [{"role": "user", "content": "three digits"}]}
 
 
