@@ -57,13 +57,13 @@ VOTES = (
     "majority)."
 )
 FEW = "Fewer training seeds than three were run here, so that the interval says less of another training."
-HARM = "The interval lies below 0: here guidance harms. {why}"
-NOTHING = "The interval holds 0: here guidance is not shown to help. {why}"
+HARM = "The interval lies below 0: here guidance harms.{guess}"
+NOTHING = "The interval holds 0: here guidance is not shown to help.{guess}"
 WHY = {
-    "textworld": "A fresh model learns from few games, and has to tell a direction in the request from one in a list.",
-    "web": "A fresh model of this size and this many labels has to learn that two texts on a page are equal.",
+    "textworld": "a fresh model learns from few games, and has to tell a direction in the request from one in a list.",
+    "web": "a fresh model of this size and this many labels has to learn that two texts on a page are equal.",
 }
-"""What we think the reason is, for worlds in which an agent that acts by chance had to be guided."""
+"""A guess at the reason, for worlds in which an agent that acts by chance had to be guided."""
 
 
 def numbers_of(summary: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,8 @@ def section(name: str, made: dict[str, Any]) -> str:
     if s["seeds"] < 3:
         parts.append(FEW)
     if gain["low"] <= 0:
-        parts.append(fill((HARM if gain["high"] < 0 else NOTHING).format(why=WHY.get(name, "")).strip(), WIDTH))
+        guess = f" A guess, not tested: {WHY[name]}" if name in WHY else ""
+        parts.append(fill((HARM if gain["high"] < 0 else NOTHING).format(guess=guess), WIDTH))
     return "\n" + "\n\n".join(part.strip() for part in parts) + "\n"
 
 
