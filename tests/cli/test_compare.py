@@ -106,7 +106,7 @@ def test_what_is_not_told_and_other_texts_are_told(inside: Path) -> None:
     stepreward.write("c.jsonl", [*other, Trajectory(rows[2].problem, (Step("a"),), 1.0)])
     shown = invoke("compare a.jsonl c.jsonl")
     assert "1 problems have other texts in A than in B" in shown
-    assert "outcome: not told by 0 runs of A and 1 of B; over 2 problems" in shown
+    assert "outcome: missing in 0 runs of A and 1 of B; over 2 problems" in shown
     assert "1 without an outcome of both" in shown
 
 

@@ -70,7 +70,7 @@ def test_agents_speak_in_turn_by_a_plan_and_by_what_was_said() -> None:
         ("round-robin", {"a": [{"says": "(", "next": "b"}]}, "no regular expression"),
         ("round-robin", {"a": [{"next": "b"}]}, 'write {"says"'),
         ("round-robin", [], "routes are an object"),
-        ([], {}, "nobody speaks"),
+        ([], {}, "this crew has no agent"),
     ],
 )
 def test_orders_that_are_none_are_refused(order: Any, routes: Any, told: str) -> None:
@@ -203,7 +203,7 @@ def test_a_crew_acts_in_an_environment_by_those_who_act() -> None:
         ("critic", "action"), ("solver", "action"), (None, "observation"), ("critic", "action"), ("solver", "action")
     ]  # fmt: skip
     assert (row.steps[2].text, row.outcome) == ("12", 1.0)
-    with pytest.raises(InputError, match="nobody of this crew acts"):
+    with pytest.raises(InputError, match="no agent of this crew acts"):
         placed(Crew({"critic": Member(talk)}, TurnOrder(("critic",))), agent.environment)  # type: ignore[attr-defined]
 
 

@@ -82,7 +82,7 @@ def _print(made: BlameReport) -> None:
     if made.ungraded:
         console.print(f"{made.ungraded:,} traces have no outcome, and are not among the failed", soft_wrap=True)
     if made.unmeasured:
-        console.print(f"{made.unmeasured:,} failed traces lack a number on some turn, and blame nobody")
+        console.print(f"{made.unmeasured:,} failed traces lack a number on some turn, and blame no agent")
     for what, share in made.accuracy.items():
-        told = f"{percent(share.to_json())} of {share.n:,} traces"
-        console.print(f"blamed rightly, {what.replace('_', ' ')}: {told}", soft_wrap=True)
+        rate = f"{percent(share.to_json())} of {share.n:,} traces"
+        console.print(f"blamed rightly, {what.replace('_', ' ')}: {rate}", soft_wrap=True)

@@ -69,9 +69,9 @@ def interventions(
     if flags.out is not None:
         made = fit_interventions(known, budget=flags.budget, bins=flags.bins, column=flags.column)
         made.save(flags.out)
-        told = {"table": str(flags.out), "value": made.value, "uses": made.uses, "without": made.without}
-        told |= {"price": made.price, "edges": [*made.edges], "solutions": len(known), "left_out": lost.total}
-        typer.echo(json.dumps(told) if json_output else (
+        summary = {"table": str(flags.out), "value": made.value, "uses": made.uses, "without": made.without}
+        summary |= {"price": made.price, "edges": [*made.edges], "solutions": len(known), "left_out": lost.total}
+        typer.echo(json.dumps(summary) if json_output else (
             f"{flags.out}: {made.value:.1%} expected right with {made.uses:.2f} questions a solution, "
             f"{made.without:.1%} without; by the rows that it was fitted to"
         ))  # fmt: skip

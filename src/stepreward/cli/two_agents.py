@@ -109,7 +109,7 @@ def _print(made: AgentComparison, about: Sequence[str], show: int) -> None:
     for name, one in made.measures.items():
         if any(one.runs_without):
             first, second = one.runs_without
-            lack = f"not told by {first:,} runs of A and {second:,} of B"
+            lack = f"missing in {first:,} runs of A and {second:,} of B"
             console.print(f"{name.replace('_', ' ')}: {lack}; over {one.difference.n:,} problems", soft_wrap=True)
     rows = made.rows()
     won = {result: [row for row in rows if row["result"] == result] for result in _RESULTS}

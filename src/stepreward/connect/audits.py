@@ -1,4 +1,4 @@
-"""Audits of held-out problems while TRL trains: the outcome that nobody optimises."""
+"""Audits of held-out problems while TRL trains: an outcome that is not optimised."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _of(name: str) -> Callable[[Trajectory], Ids]:
 
 
 def agents(trajectory: Trajectory) -> Ids:
-    """(A,) identity of who acts at each action; actions of nobody in particular are one agent's."""
+    """(A,) identity of who acts at each action; actions without an agent's name are one agent's."""
     return np.array([_hash(0, repr(step.agent)) for step in trajectory.steps if step.kind == "action"], np.int64)
 
 

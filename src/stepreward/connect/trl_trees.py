@@ -231,7 +231,7 @@ def tree_arguments(
         source["root"] = "root"
     if "values" in method.data:
         if grader is None:
-            raise InputError(f"{name} values prefixes by rollouts, which nobody grades", remedy="pass grader=")
+            raise InputError(f"{name} values prefixes by rollouts, and no grader grades them", remedy="pass grader=")
         source["values"] = RolloutValues(grader, n=rollouts, before=True, root=True, key=key.fold("values"))
     return {
         "rollout_func": TreeRollouts(key, shape or RECIPES[name].shape, **settings),

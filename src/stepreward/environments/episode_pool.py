@@ -122,7 +122,7 @@ class EpisodePool:
             one.environment.close()
 
     def _at(self, problem: Problem, steps: Prefix) -> _Live:
-        """An episode at these steps that nobody else has: the live one or its copy, or one that is acted again."""
+        """An episode at these steps for this caller alone: the live one or its copy, or one that is acted again."""
         length, live = self._nearest(problem, steps)
         if live is None:
             live = self._begun(problem)

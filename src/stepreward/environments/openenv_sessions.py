@@ -151,9 +151,8 @@ class OpenEnvServer:
 class OpenEnvEpisode:
     """An episode of a server; a `core.runtime.acts.Environment`.
 
-    The reset gets `meta["seed"]` of the problem, or else a digest of its id, and what stands in `meta["reset"]`. The
-    outcome is `success` where the observation or its metadata has it, else whether the sum of rewards is positive at
-    the end.
+    The reset gets `meta["seed"]` of the problem, or else a digest of its id, and `meta["reset"]`. The outcome
+    is `success` where the observation or its metadata has it, else whether the sum of rewards is positive at the end.
 
     Args:
         server: where it runs.
@@ -177,11 +176,11 @@ class OpenEnvEpisode:
         seed = int(problem.meta.get("seed", zlib.crc32(own.encode())))
         self._reset = {"seed": seed, "episode_id": own[:255], **problem.meta.get(RESET, {})}
         self._server.connected(self)
-        self._first = self._told("reset", self._reset)
+        self._first = self._data_of("reset", self._reset)
         return self._seen(self._first, {})
 
     def act(self, action: Step) -> Observation:
-        """Executes the action that a turn states; one that is none of the server's is told so, and changes nothing.
+        """Executes the action that a turn states; an invalid one gets an error message and changes nothing.
 
         Raises:
             EpisodeError: the server fails, or shows something else where it acts again.
@@ -196,10 +195,10 @@ class OpenEnvEpisode:
         self._resume()
         answer = self._server.asked(self, "step", stated)
         if answer["type"] == "error":
-            told = answer.get("data") or {}
-            if told.get("code") == "VALIDATION_ERROR":
-                return self._untaken(str(told.get("message")), answers)
-            raise EpisodeError(f"{self._server.url} fails at {stated!r:.200}: {told.get('message', told)}")
+            error = answer.get("data") or {}
+            if error.get("code") == "VALIDATION_ERROR":
+                return self._untaken(str(error.get("message")), answers)
+            raise EpisodeError(f"{self._server.url} fails at {stated!r:.200}: {error.get('message', error)}")
         self._done.append((stated, answer["data"]))
         return self._seen(answer["data"], answers)
 
@@ -211,9 +210,9 @@ class OpenEnvEpisode:
         """Comes back to where the episode was, if another took its session."""
         if self._server.connected(self)[1]:
             return
-        self._same(self._told("reset", self._reset), self._first)
+        self._same(self._data_of("reset", self._reset), self._first)
         for action, before in self._done:
-            self._same(self._told("step", action), before)
+            self._same(self._data_of("step", action), before)
 
     def _same(self, again: Mapping[str, Any], before: Mapping[str, Any]) -> None:
         """Compares what is shown with what was shown.
@@ -226,13 +225,13 @@ class OpenEnvEpisode:
             remedy = "give problems a seed that its reset honours, or allow it more sessions"
             raise EpisodeError(f"{what} after the same actions; {remedy}")
 
-    def _told(self, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    def _data_of(self, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
         answer = self._server.asked(self, kind, data)
         if answer["type"] == "error":
-            told = answer.get("data") or {}
-            remedy = "; lower sessions=" if told.get("code") == "CAPACITY_REACHED" else ""
+            error = answer.get("data") or {}
+            remedy = "; lower sessions=" if error.get("code") == "CAPACITY_REACHED" else ""
             self._server.left(self, broken=True)
-            raise EpisodeError(f"{self._server.url} refuses {kind}: {told.get('message', told)}{remedy}")
+            raise EpisodeError(f"{self._server.url} refuses {kind}: {error.get('message', error)}{remedy}")
         made: dict[str, Any] = answer["data"]
         return made
 
@@ -320,7 +319,7 @@ def openenv_episodes(
     """Episodes of an OpenEnv server: `openenv:http://HOST:PORT`.
 
     Args:
-        place: address of the server, which stands behind the name and a colon.
+        place: address of the server, which follows the name and a colon.
         turns: most turns of an episode.
         sessions: most sessions open at a time; with fewer than episodes that go on, actions are executed again.
         timeout: seconds without an answer.

@@ -16,8 +16,8 @@ from stepreward.core.types import Floats, Trajectory
 
 Rule = Literal["lost", "drop", "lowest"]
 """Which turn is to blame: the first with a value at or below a threshold, the largest fall of it, or the lowest."""
-NOBODY = "nobody"
-"""Whom steps without a speaker belong to."""
+UNNAMED = "unnamed"
+"""Name of the agent of steps that name none."""
 _NEAR = 1e-9
 """Values within it are equal."""
 
@@ -66,7 +66,7 @@ class BlameReport:
     """Traces without an outcome: not among the failed."""
     failed: int
     unmeasured: int
-    """Failed traces without a number on some turn: nobody is blamed for them."""
+    """Failed traces without a number on some turn: no agent is blamed for them."""
     agents: Mapping[str, AgentValue]
     blames: Sequence[Blame]
     accuracy: Mapping[str, Estimate]
@@ -177,7 +177,7 @@ def blame_agents(
 
 def _blame(row: int, trace: Trajectory, at: int) -> Blame:
     step = trace.steps[at] if at >= 0 else None
-    agent, text = ("", "") if step is None else (step.agent or NOBODY, step.text.strip()[:200])
+    agent, text = ("", "") if step is None else (step.agent or UNNAMED, step.text.strip()[:200])
     return Blame(trace.problem.id, row, at, agent, text)
 
 
@@ -216,7 +216,7 @@ def _turns(trace: Trajectory, column: str, roots: Mapping[str, float]) -> list[t
     """Speaker, value and advantage of each turn."""
     values = trace.column(column)[trace.action]
     before = np.r_[roots.get(trace.problem.id, np.nan), values[:-1]] if len(values) else values
-    speakers = [step.agent or NOBODY for step in trace.steps if step.kind == "action"]
+    speakers = [step.agent or UNNAMED for step in trace.steps if step.kind == "action"]
     return [*zip(speakers, values.tolist(), (values - before).tolist(), strict=True)]
 
 
@@ -246,7 +246,7 @@ def _accuracy(
     for name, guess in guesses.items():
         step = [np.mean([at == gold[0] for at in own]) for (_, _, gold), own in zip(known, guess, strict=True)]
         agent = [
-            np.mean([at >= 0 and (one.steps[at].agent or NOBODY) == gold[1] for at in own])
+            np.mean([at >= 0 and (one.steps[at].agent or UNNAMED) == gold[1] for at in own])
             for (one, _, gold), own in zip(known, guess, strict=True)
         ]
         for what, hits in (("step", step), ("agent", agent)):
@@ -261,4 +261,4 @@ def _name(trace: Trajectory) -> tuple[str, tuple[str, ...]]:
 def _guilty(trace: Trajectory, decisive: int) -> tuple[int, str]:
     """The decisive step, -1 where there is none, and the agent that people blame, or else the one that speaks there."""
     speaker = trace.steps[decisive].agent if decisive >= 0 else ""
-    return decisive, str(trace.facts.get("mistake_agent") or speaker or NOBODY)
+    return decisive, str(trace.facts.get("mistake_agent") or speaker or UNNAMED)

@@ -1,7 +1,7 @@
 """Several agents over one trace as one policy: each turn is written by the agent whose turn it is.
 
 To a flow a crew is an agent like any other (`core.runtime.acting`): a step is a turn, `Step.agent` says whose, and a
-rollout goes on until nobody speaks any more.
+rollout goes on until no agent's turn is left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stepreward.policies.expert import WithExpert
 from stepreward.policies.turn_order import END, ROUND_ROBIN, TurnOrder, order_of
 
 TURNS = 24
-"""Most turns of an episode where nobody says another limit."""
+"""Most turns of an episode where the crew states no other limit."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Member:
 
     policy: Policy
     instructions: str = ""
-    """What it is told before the problem, as the system's message."""
+    """Read before the problem, as the system's message."""
     acts: bool = False
     """Whether the environment, where there is one, executes its turns; what the others say is talk."""
 
@@ -82,7 +82,7 @@ class Crew(JointPolicy):
             InputError: none of them acts.
         """
         if not any(one.acts for one in self.members.values()):
-            what = f"nobody of this crew acts in {inner.name}"
+            what = f"no agent of this crew acts in {inner.name}"
             raise InputError(what, remedy='mark who does by "acts": true, or drop the environment')
         return Crew(self.members, self.order, self.turns, inner)
 
@@ -175,7 +175,7 @@ def placed(policy: Policy, environment: Episodes) -> Policy:
     """A policy in an environment: an agent, or a crew some of whose agents act there.
 
     Raises:
-        InputError: nobody of a crew acts.
+        InputError: no agent of a crew acts.
     """
     return policy.within(environment) if isinstance(policy, Crew) else Agent(policy, environment)
 
@@ -220,7 +220,7 @@ def crew_at(source: str, open_policy: Open) -> Crew:
     Beside agents the short form has `order=AGENT,AGENT`, `turns=N` and `acts=AGENT,AGENT`.
 
     Args:
-        source: what stands behind `crew:`.
+        source: what follows `crew:`.
         open_policy: makes a policy of an address.
 
     Raises:
@@ -272,8 +272,8 @@ def _heard(step: Step) -> Step:
 def _instructed(problem: Problem, instructions: str) -> Problem:
     if not instructions:
         return problem
-    told = {"role": "system", "content": instructions}
+    system = {"role": "system", "content": instructions}
     meta = problem.meta
     if given := meta.get(MESSAGES):
-        meta = {**meta, MESSAGES: [told, *given]}
-    return replace(problem, prompt=(told, *problem.messages), meta=meta)
+        meta = {**meta, MESSAGES: [system, *given]}
+    return replace(problem, prompt=(system, *problem.messages), meta=meta)

@@ -12,7 +12,7 @@ from stepreward.core.types import Step
 
 ROUND_ROBIN = "round-robin"
 END = ""
-"""Who speaks after the end: nobody."""
+"""The next speaker where the episode is over: none."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TurnOrder:
 
     def __post_init__(self) -> None:
         if not self.plan:
-            raise InputError("nobody speaks in this crew", remedy="name at least one agent")
+            raise InputError("this crew has no agent", remedy="name at least one agent")
         for by, routes in self.routes.items():
             for route in routes:
                 for name in (by, route.next or by):

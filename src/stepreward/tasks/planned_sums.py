@@ -53,7 +53,7 @@ class PlannedSums:
     """
 
     plan: float = 0.12
-    """Chance that the planner takes a wrong number; nobody checks the plan."""
+    """Chance that the planner takes a wrong number; no agent checks the plan."""
     slip: float = 0.25
     """Chance that the multiplier or the adder slips."""
     sees: float = 0.7
