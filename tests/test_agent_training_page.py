@@ -64,6 +64,17 @@ def test_the_page_says_what_was_found() -> None:
     assert said.count("**No alarm rang.**") == 1
     assert "**They about quiet** (`c-quiet`)." in said
     assert "{" not in said
+    assert "Turns without" not in said
+    assert "`learned`" not in said
+
+
+def test_the_page_says_what_measured_rewards_are_and_how_many_are_missing() -> None:
+    runs = [*RUNS[:2], *(run("learned", seed, [0.5, 0.6, 0.7], unscored=[0.0, 0.01 * seed]) for seed in (0, 1))]
+    told = {name: {"credit": "c", "about": "a"} for name in ("outcome", "learned")}
+    said = page({"settings": SIZES, "told": told, "arms": summary(runs), "faulty": {}})
+    assert "The reward model of `learned` is the one that" in said
+    assert "Turns without a step reward: `learned` 0.25%." in said
+    assert "Rollouts of `forks`" not in said
 
 
 def test_a_faulty_run_is_told_in_windows() -> None:

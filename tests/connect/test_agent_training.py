@@ -44,22 +44,29 @@ def test_a_training_is_kept_update_by_update() -> None:
     assert (made.outcome, made.steps, made.process) == ([0.5, 0.75], [4.0, 5.0], [0.1, 0.2])
     # Two problems with four episodes each, of 50 and then 60 tokens.
     assert made.tokens == 8 * 110
+    assert made.unscored == []
+    rows = [{**row, "process/unscored_steps": 0.5} for row in rows[:2]]
+    beside = read_run("forks", 3, [0.4], {}, rows, QUICK, 9.0, beside=7)
+    assert (beside.tokens, beside.unscored) == (8 * 110 + 7, [0.5, 0.5])
     assert (made.alarms, made.held_out, made.seconds) == ({"padding": 2}, [0.4, 0.6], 9.0)
 
 
 def test_what_was_trained_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 
-    def train(name: str, arm: Any, seed: int, sizes: Any, updates: int) -> Any:
+    def train(name: str, arm: Any, seed: int, sizes: Any, updates: int, model: Path) -> Any:
+        assert model == (tmp_path / "model" if name == "learned" else Path())
         asked.append((name, seed))
         rows = [{"process/outcome": 0.5, "process/steps": 4.0, "completions/mean_length": 5.0}] * updates
         return read_run(name, seed, [0.5, 0.5 + 0.1 * seed], {}, rows, sizes, 1.0)
 
     monkeypatch.setattr(trained_agents, "train", train)
+    monkeypatch.setattr(trained_agents, "rewarded", lambda path, quick: tmp_path / "model")
     found = measure(QUICK, tmp_path)
     assert sorted(asked) == sorted([(name, seed) for name in ARMS for seed in (0, 1)] + [(name, 0) for name in FAULTY])
     assert measure(QUICK, tmp_path) == found
     assert len(asked) == 2 * len(ARMS) + len(FAULTY)
+    assert [*measure(QUICK, tmp_path, arms=["forks", "outcome"])["arms"]] == ["outcome", "forks"]
     more = measure(replace(QUICK, seeds=3), tmp_path)
     assert asked[2 * len(ARMS) + len(FAULTY) :] == [(name, 2) for name in ARMS]
     np.testing.assert_allclose(more["arms"]["pure"]["curve"][-1]["value"], 0.6)

@@ -209,8 +209,8 @@ def test_rows_of_trl_are_the_problems() -> None:
     for problem, row in zip([*problems, plain], Dataset.from_dict(trl_rows([*problems, plain])), strict=True):
         made = trl_tools(PROBLEM)()
         made.reset(**row)
-        assert (made._problem.id, made._problem.messages) == (problem.id, problem.messages)
-        assert (made._problem.reference, made._problem.meta) == (problem.reference, problem.meta)
+        assert (made.problem.id, made.problem.messages) == (problem.id, problem.messages)
+        assert (made.problem.reference, made.problem.meta) == (problem.reference, problem.meta)
 
 
 def test_the_built_in_agent_acts_in_trl_as_in_its_own_environment(tmp_path: Path) -> None:

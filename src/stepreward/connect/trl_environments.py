@@ -164,7 +164,7 @@ class _InTrl:
     def __init__(self, make: Callable[[], Environment], answers: bool) -> None:
         self._make, self._answers = make, answers
         self._environment: Environment | None = None
-        self._problem, self._last = Problem("", ""), Observation()
+        self.problem, self._last = Problem("", ""), Observation()
         self._calls: list[tuple[dict[str, Any], float]] = []
         self.step_rewards: list[float] = []
 
@@ -173,8 +173,8 @@ class _InTrl:
         if self._environment is not None:
             self._environment.close()
         self._environment, self._calls, self.step_rewards = self._make(), [], []
-        self._problem = _problem(row)
-        self._last = self._environment.reset(self._problem)
+        self.problem = _problem(row)
+        self._last = self._environment.reset(self.problem)
         return self._shown() or None
 
     def get_reward(self) -> float:
@@ -206,7 +206,7 @@ class _InTrl:
         if not seen.done:
             return 0.0
         self._last = seen
-        return grader.grade(self._problem, steps) if np.isnan(seen.outcome) else float("nan")
+        return grader.grade(self.problem, steps) if np.isnan(seen.outcome) else float("nan")
 
     def _by_turn(self, turns: Sequence[Message]) -> list[float]:
         """The mean reward of each turn's calls; those that TRL refused never came here, and are not scored."""

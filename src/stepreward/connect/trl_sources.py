@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.connect.online_reward_models import added
-from stepreward.connect.trl import OfPolicy
+from stepreward.connect.trl import OfPolicy, StepNumbers
+from stepreward.connect.trl_episodes import played, with_known
 from stepreward.connect.trl_rollouts import LocalRollouts
 from stepreward.core.catalog import estimate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.runtime.acts import Episodes
+from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Flow, Grader
+from stepreward.core.runtime.flows import Flow, Grader, Policy
 from stepreward.core.types import Step, Trajectory
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.readout import Readout
@@ -69,18 +72,57 @@ class EnvironmentNumbers:
         return made
 
 
+class InEnvironment:
+    """A source that is given the episodes of TRL's environments as an environment of this package has them.
+
+        StepGRPOTrainer(..., environment_factory=trl_tools(problem), step_end="",
+                        step_rewards=InEnvironment(from_scorer(reward_model), environment_at("tools")))
+
+    A reward model that learned of such episodes, as in `stepreward run --world tools`, reads them in the form that it
+    learned. An episode in which TRL showed something else, as where it refused a call, has no numbers.
+
+    Args:
+        source: of step numbers.
+        environment: in which the episodes are acted again.
+    """
+
+    def __init__(self, source: StepNumbers, environment: Episodes) -> None:
+        self.source, self.environment = source, environment
+        self._trainer: Any = None
+
+    def attach(self, trainer: Any) -> None:
+        """Attaches the trainer, also to the source; the trainer calls it once."""
+        self._trainer = trainer
+        attach = getattr(self.source, "attach", None)
+        if attach is not None:
+            attach(trainer)
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Floats]:
+        """(A,) numbers of each trajectory's actions, NaN where TRL showed something else.
+
+        Raises:
+            InputError: the trainer runs no environments of this package.
+        """
+        return with_known(played(trajectories, self._trainer, self.environment), trajectories, self.source)
+
+
 class RolloutValues:
     """Values of prefixes by an estimator of `label`, with the policy in training as the one that rolls out.
 
         StepGRPOTrainer(..., credit="vsrm", step_rewards=RolloutValues(grader, n=4))
         StepGRPOTrainer(..., credit="vineppo", step_data={"values": RolloutValues(grader, n=9, before=True, root=True)})
 
+    With an environment the completions are episodes of TRL's own environments (`trl_environments`), and a rollout goes
+    on in a fork of the episode: a copy, or one in which the same actions were executed. An episode in which TRL showed
+    something else than the environment has no values.
+
     Args:
         grader: of rollouts; also of completions whose outcome is not in [0, 1].
         estimator: name in the family `estimate`; its column `value` is read.
         before: the value of the state before each step, that of the prompt first; else of the state after it.
         key: randomness.
-        policy: settings of the rollouts' `LocalPolicy`, such as `max_tokens`.
+        environment: that executes what a rollout does, turn by turn; None where solutions are texts.
+        policy: settings of the rollouts' `LocalPolicy`, such as `max_tokens`, in an environment that of a turn.
         settings: of the estimator: `n` rollouts a prefix, `root` to value the bare prompt too.
     """
 
@@ -91,11 +133,12 @@ class RolloutValues:
         estimator: str = "math-shepherd",
         before: bool = False,
         key: Key | None = None,
+        environment: Episodes | None = None,
         policy: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         self.grader, self.method, self.before = grader, estimate[estimator], before
-        self.key, self.settings = key or Key.seed(0), settings
+        self.key, self.environment, self.settings = key or Key.seed(0), environment, settings
         self._rollouts = LocalRollouts(self.key, **(policy or {}))
         self._trainer: Any = None
         self._calls = 0
@@ -107,19 +150,27 @@ class RolloutValues:
         self._trainer = trainer
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Floats]:
-        """(S,) values of each trajectory's steps, NaN at observations.
+        """(S,) values of each trajectory's steps, NaN at observations; in an environment (A,) of its actions.
 
         Raises:
-            InputError: no trainer has been attached.
+            InputError: no trainer has been attached, or it runs no environments of this package.
         """
         if self._trainer is None:
             raise InputError("no policy is attached", remedy="pass it to StepGRPOTrainer, which attaches itself")
+        if self.environment is None:
+            return self._values(trajectories)
+        return with_known(played(trajectories, self._trainer, self.environment), trajectories, self._values)
+
+    def _values(self, trajectories: Sequence[Trajectory]) -> list[Floats]:
         key = self.key.fold("values", self._calls, self._trainer.accelerator.process_index)
         self._calls += 1
         was_training = self._trainer.model.training
         # Dropout would change what is sampled.
         self._trainer.model.eval()
-        driver = Driver(policy=self._rollouts.policy_of(self._trainer), grader=self.grader)
+        policy: Policy = self._rollouts.policy_of(self._trainer)
+        if self.environment is not None:
+            policy = Agent(policy, self.environment)
+        driver = Driver(policy=policy, grader=self.grader)
         flows = (self._flow(self._graded(one), key.fold("row", i)) for i, one in enumerate(trajectories))
         try:
             found = {one.index: one.result for one in driver.run(flows)}
