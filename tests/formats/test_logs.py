@@ -42,6 +42,45 @@ def test_the_same_talk_is_the_same_steps_with_every_provider() -> None:
     )  # fmt: skip
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "number"}}}
+ADD = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": SCHEMA}}
+FLAT = {"name": "add", "description": "Adds.", "parameters": SCHEMA}
+HOSTED = {"type": "web_search"}
+SAID = {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]}
+ASKED = {"input": "1 + 1?", "output": [{"type": "message", "role": "assistant", "content": "2"}]}
+STEPPED = {"schema_version": "ATIF-v1.5", "session_id": "s",
+           "steps": [{"source": "user", "message": "1 + 1?"}, {"source": "agent", "message": "2"}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "row"),
+    [
+        ("openai-chat", SAID | {"tools": [ADD]}),
+        ("openai-chat", SAID | {"tools": json.dumps([ADD])}),
+        ("openai-chat", {"request": SAID | {"functions": [FLAT]}}),
+        ("anthropic", SAID | {"system": "Add.", "tools": [{**FLAT, "input_schema": SCHEMA, "parameters": None}]}),
+        ("openai-responses", ASKED | {"tools": [{"type": "function", **FLAT}]}),
+        (
+            "openai-responses",
+            {"request": {"input": "?"}, "response": {**ASKED, "tools": [{"type": "function", **FLAT}]}},
+        ),
+        ("conversation", {"conversation": SAID["messages"], "tools": [ADD]}),
+        ("atif", STEPPED | {"agent": {"name": "a", "tool_definitions": [ADD]}}),
+    ],
+    ids=["chat", "json", "functions", "anthropic", "responses", "answered", "conversation", "atif"],
+)
+def test_the_tools_that_a_log_states_are_those_of_its_problem(form: str, row: dict[str, Any]) -> None:
+    (item,) = by_name(form).read(row, 1)
+    assert item.problem.meta["tools"] == [ADD]
+    assert "Adds." not in json.dumps(item.facts)
+
+
+def test_tools_of_which_one_is_no_function_stay_among_the_facts() -> None:
+    (item,) = by_name("openai-chat").read(SAID | {"tools": [ADD, HOSTED]}, 1)
+    assert item.facts["tools"] == [ADD, HOSTED]
+    assert "tools" not in item.problem.meta
+
+
 def test_thinking_opens_the_action_or_is_left_out() -> None:
     assert texts(one("anthropic"))[0] == "Use the tool.\n" + CALL
     assert one("anthropic").steps[0].meta["reasoning"] == "Use the tool."

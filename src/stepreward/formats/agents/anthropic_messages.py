@@ -17,6 +17,7 @@ from stepreward.formats.agents.openai_chat import (
     response_of,
 )
 from stepreward.formats.agents.runs import gathered_runs, is_cut, lines_of, trajectory_of, whole_runs, with_own_problem
+from stepreward.formats.agents.tool_definitions import tools_apart
 from stepreward.formats.fields import json_fields, recorded_outcome
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
@@ -62,12 +63,12 @@ def read(
     known: dict[str, list[Problem]] = {}
     for at, turns in whole_runs([_turns(line) for line in lines]):
         line, request, response = lines[at], request_of(lines[at]), response_of(lines[at])
-        meta = {**other_fields(line, *_OWN), **other_fields(request, *_OWN)}
+        tools, meta = tools_apart({**other_fields(line, *_OWN), **other_fields(request, *_OWN)})
         made = trajectory_of(
             turns, identity(line, "anthropic", number), "anthropic log", reasoning=reasoning, problem=problem,
             reference=text_or_none(line.get("reference")), won=recorded_outcome(line, outcome, scale),
             policy=str(response.get("model") or request.get("model") or ""),
-            terminal=not is_cut(line.get("stop_reason")),
+            problem_meta=tools, terminal=not is_cut(line.get("stop_reason")),
             meta=meta | {f"response_{name}": value for name, value in json_fields(response, *_ABOUT).items()},
         )  # fmt: skip
         yield with_own_problem(made, known)

@@ -12,9 +12,10 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
-from stepreward.core.types import Step, Trajectory
+from stepreward.core.types import TOOLS, Step, Trajectory
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, message_list, name_tools, read_message, turns_of
 from stepreward.formats.agents.runs import trajectory_of
+from stepreward.formats.agents.tool_definitions import tool_definitions
 from stepreward.formats.fields import (
     decoded,
     first_value,
@@ -29,6 +30,7 @@ from stepreward.formats.format import Format
 from stepreward.formats.recorded_scores import RECORDED, ScoreLayout, Take, numbers_of
 from stepreward.formats.rows import Row, need, other_fields, shown, text_or_none
 
+_DEFINED = "tool_definitions"
 _SOURCES = {"agent": MODEL, "user": "user", "system": "system"}
 _STEP = ("step_id", "timestamp", "model_name", "reasoning_effort", "metrics", "llm_call_count", "is_copied_context",
          "extra")  # fmt: skip
@@ -79,10 +81,13 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     rewards = object_at(row, "verifier_result.rewards")
     if won is None and len(rewards) == 1:
         won = next(iter(rewards.values()))  # A verifier may call its only reward by any name.
-    meta = other_fields(row, "steps", "subagent_trajectories", "agent") | {"agent": dict(agent)}
+    tools = tool_definitions(agent.get(_DEFINED))
+    about = {field: value for field, value in agent.items() if not (tools and field == _DEFINED)}
+    meta = other_fields(row, "steps", "subagent_trajectories", "agent") | {"agent": about}
     yield trajectory_of(
         name_tools(turns), f"atif-{name}", "atif log", reasoning=reasoning, policy=text_at(agent, "model_name"),
         reference=text_or_none(row.get("reference")), won=outcome_or_nan(won, scale), meta=meta,
+        problem_meta={TOOLS: tools} if tools else None,
     )  # fmt: skip
     for at, other in enumerate(list_at(row, "subagent_trajectories")):
         if not isinstance(other, Mapping):

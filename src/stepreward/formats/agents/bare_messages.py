@@ -11,6 +11,7 @@ from stepreward.core.types import Trajectory
 from stepreward.formats.agents.messages import Reasoning, message_list, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_any
 from stepreward.formats.agents.runs import LINES, gathered, lines_of, trajectory_of
+from stepreward.formats.agents.tool_definitions import tools_apart
 from stepreward.formats.fields import decoded, first_value, id_at, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, shown, text_or_none
@@ -106,10 +107,11 @@ def read_conversation(
         for message in message_list(value, name)
     ]
     won = first_value(row, "reward", "resolved", "success", "outcome", "score", "target")
+    tools, meta = tools_apart(other_fields(row, name))
     yield trajectory_of(
         turns_of(messages), f"conversation-{id_at(row, number, *IDS)}", "conversation log", reasoning=reasoning,
         reference=text_or_none(first_value(row, "reference", "answer")), policy=text_at(row, "model", "model_name"),
-        won=outcome_or_nan(won, scale), meta=other_fields(row, name),
+        won=outcome_or_nan(won, scale), problem_meta=tools, meta=meta,
     )  # fmt: skip
 
 

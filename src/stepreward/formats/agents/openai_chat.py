@@ -15,6 +15,7 @@ from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.agents.messages import ProblemEnd, Reasoning, Turn, message_list, problem_and_steps, turns_of
 from stepreward.formats.agents.mini_swe_agent import has_mini_info
 from stepreward.formats.agents.runs import gathered_runs, lines_of, terminal_unless_cut, whole_runs, with_own_problem
+from stepreward.formats.agents.tool_definitions import tools_apart
 from stepreward.formats.fields import first_value, json_text, recorded_outcome
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
@@ -124,13 +125,13 @@ def read(
     known: dict[str, list[Problem]] = {}
     for at, turns in whole_runs([talk.turns for talk in talks]):
         talk, line = talks[at], talks[at].line
+        request, response = request_of(line), response_of(line)
+        tools, meta = tools_apart({**other_fields(line, *_OWN), **other_fields(request, *_OWN), **talk.meta})
         task, steps = problem_and_steps(
             turns, identity(line, "openai-chat", number), reference=text_or_none(line.get("reference")), agent=agent,
-            reasoning=reasoning, problem=problem,
+            meta=tools, reasoning=reasoning, problem=problem,
         )  # fmt: skip
         labels, first = _labels(line, steps, talk.messages)
-        request, response = request_of(line), response_of(line)
-        meta = {**other_fields(line, *_OWN), **other_fields(request, *_OWN), **talk.meta}
         meta |= {"response_id": response["id"]} if isinstance(response.get("id"), str) else {}
         made = annotated(task, steps, labels, "openai-chat annotators",
                          policy=str(response.get("model") or request.get("model") or ""),

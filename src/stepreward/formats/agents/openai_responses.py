@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Trajectory
+from stepreward.core.types import TOOLS, Trajectory
 from stepreward.formats.agents.messages import Reasoning, Turn
 from stepreward.formats.agents.openai_chat import request_of, response_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.agents.runs import LINES, continued_from, lines_of, path_to, trajectory_of
+from stepreward.formats.agents.tool_definitions import tools_apart
 from stepreward.formats.fields import as_text, first_value, json_fields, list_at, outcome_or_nan
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
@@ -114,14 +115,17 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
         raise InputError(f"'{LINES}' must be a list of objects, got {shown(lines)}")
     turns, others = turns_of_items(_items(lines))
     last, response = lines[-1], _response(lines[-1])
-    meta = other_fields(last, *_OWN) | other_fields(request_of(last), *_OWN) | json_fields(response, *_KEPT)
+    tools, meta = tools_apart(
+        json_fields(response, TOOLS) | other_fields(last, *_OWN) | other_fields(request_of(last), *_OWN)
+    )
+    meta |= json_fields(response, *_KEPT)
     meta |= {"other_items": others} if others else {}
     name = response.get("id") or first_value(last, "custom_id", "id") or number
     yield trajectory_of(
         turns, f"openai-responses-{name}", "openai responses log", reasoning=reasoning,
         reference=text_or_none(last.get("reference")), won=outcome_or_nan(first_value(last, "reward", "score"), scale),
         policy=as_text(response.get("model") or request_of(last).get("model")),
-        terminal=response.get("status") in (None, "completed"), meta=meta,
+        problem_meta=tools, terminal=response.get("status") in (None, "completed"), meta=meta,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import TOOLS, Trajectory
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_turns, name_tools, read_message
 from stepreward.formats.agents.runs import LINES, gathered, lines_of, trajectory_of
+from stepreward.formats.agents.tool_definitions import tool_definitions
 from stepreward.formats.fields import (
     as_text,
     first_value,
@@ -111,10 +112,8 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
 
 
 def _tools(event: Mapping[str, Any]) -> list[Any]:
-    """The tools of a system prompt, if each has a name and parameters: newer logs name a class in their place."""
-    found = list_at(event, "tools", "args.tools")
-    whole = (text_at(one, "function.name") and object_at(one, "function.parameters") for one in found)
-    return found if all(whole) else []
+    """The tools of a system prompt; newer logs name a class in the place of parameters."""
+    return tool_definitions(list_at(event, "tools", "args.tools"))
 
 
 def _turns_of_version_0(event: Mapping[str, Any], place: int) -> list[Turn]:
