@@ -37,7 +37,6 @@ if find_spec("trl") is None:
 
 from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import PrinterCallback, TrainerCallback
-from trl.trainer.grpo_config import GRPOConfig
 
 from stepreward.connect.alarms import HackingAlarms
 from stepreward.connect.audits import HeldOutAudit
@@ -52,6 +51,7 @@ from stepreward.core.segment.tool_calls import stated_calls
 from stepreward.core.types import Problem, Trajectory
 from stepreward.environments.by_address import environment_at
 from stepreward.pipeline import whole_run
+from stepreward.pipeline.reinforce import grpo_config
 from stepreward.pipeline.run_settings import OF_WORLD, RunSettings
 from stepreward.policies import loading
 from stepreward.score.load import load
@@ -214,26 +214,10 @@ def train(name: str, arm: Arm, seed: int, sizes: Settings, updates: int, reward_
     problems = problems_of("train", updates * sizes.problems, seed, sizes.items)
     grader, rewards = grader_by_name("mathematics"), arm.rewards(reward_model) if arm.rewards else None
     with tempfile.TemporaryDirectory() as folder:
-        config = GRPOConfig(
-            output_dir=folder,
-            per_device_train_batch_size=sizes.problems * sizes.generations,
-            num_generations=sizes.generations,
-            max_completion_length=400,
-            max_steps=updates,
-            learning_rate=sizes.learning_rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=2,
-            # TRL must not rescale the advantages: neither by a standard deviation nor by length.
-            loss_type="dr_grpo",
-            seed=seed,
-            logging_steps=1,
-            report_to=[],
-            gradient_checkpointing=False,
-            use_cpu=True,
-            save_strategy="no",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
+        config = grpo_config(
+            folder, sizes.problems, sizes.generations, max_completion_length=400, max_steps=updates,
+            learning_rate=sizes.learning_rate, seed=seed, logging_steps=1,
+        )  # fmt: skip
         trainer = StepGRPOTrainer(
             model,
             EpisodeOutcome(grader),

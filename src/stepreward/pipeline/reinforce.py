@@ -156,6 +156,33 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         model.train(was_training)
 
 
+def grpo_config(folder: str, problems: int, generations: int, **settings: Any) -> GRPOConfig:
+    """Settings of a training on a CPU that takes minutes: nothing is saved, reported or moved to a device.
+
+    Args:
+        folder: that TRL may write to.
+        problems: of an update.
+        generations: of each problem.
+        settings: all others of `GRPOConfig`.
+    """
+    return GRPOConfig(
+        output_dir=folder,
+        per_device_train_batch_size=problems * generations,
+        num_generations=generations,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=2,
+        # TRL must not rescale the advantages: neither by a standard deviation nor by length.
+        loss_type="dr_grpo",
+        report_to=[],
+        gradient_checkpointing=False,
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **settings,
+    )
+
+
 def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Curve:
     """One training, from the policy's first weights."""
     curve = Curve(name, seed)
@@ -170,27 +197,10 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
         # Warnings of TRL and transformers about deprecated names and rollout functions concern us, not the user.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing")
         warnings.filterwarnings("ignore", category=UserWarning, message="You are using 'rollout_func'")
-        config = GRPOConfig(
-            output_dir=folder,
-            per_device_train_batch_size=settings.problems * settings.generations,
-            num_generations=settings.generations,
-            max_completion_length=settings.max_tokens,
-            max_steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=2,
-            # TRL must not rescale the advantages: neither by a standard deviation nor by length.
-            loss_type="dr_grpo",
-            seed=seed,
-            # Nothing is written, shown or moved: a training takes seconds, and its curve is all that is kept.
-            logging_strategy="no",
-            report_to=[],
-            gradient_checkpointing=False,
-            use_cpu=True,
-            save_strategy="no",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
+        config = grpo_config(
+            folder, settings.problems, settings.generations, max_completion_length=settings.max_tokens,
+            max_steps=settings.steps, learning_rate=settings.learning_rate, seed=seed, logging_strategy="no",
+        )  # fmt: skip
         trainer = StepGRPOTrainer(
             model,
             _outcome_reward(problems),
