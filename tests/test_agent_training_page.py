@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from benchmarks.agent_training_page import Run, listed, page, summary, windows
 
+from tests.pages import assert_page
+
 SIZES = {
     "seeds": 2, "updates": 4, "faulty_updates": 4, "problems": 8, "generations": 4, "learning_rate": 5e-4, "items": 2,
     "every": 2, "held_out": 10, "samples": 2, "window": 4,
@@ -53,17 +55,18 @@ def test_the_page_says_what_was_found() -> None:
     )  # fmt: skip
     faulty = {"hacked": asdict(hacked), "quiet": asdict(run("quiet", 0, [0.5]))}
     said = page({"settings": SIZES, "told": told, "arms": arms, "faulty": faulty})
+    assert_page(
+        said,
+        "- `sure` is better than `outcome` at the end and better than `outcome` over the whole curve.",
+        "- `same` is not told apart from `outcome` at the end",
+        "- `lost` is worse than `outcome` at the end and worse than `outcome` over the whole curve.",
+        "| `good` | 2 | 1 | seed 1: `padding` at update 3 |",
+        "| `bad` | 2 | 0 | none |",
+        "50.0, 30.0, 10.0. Alarms: `diverging` at update 3, `held-out` at update 4.",
+        "**No alarm rang.**",
+        "**They about quiet** (`c-quiet`).",
+    )
     assert "| `good` is" not in said
-    assert "- `sure` is better than `outcome` at the end and better than `outcome` over the whole curve." in said
-    assert "- `same` is not told apart from `outcome` at the end" in said
-    assert "- `lost` is worse than `outcome` at the end and worse than `outcome` over the whole curve." in said
-    assert "| `good` | 2 | 1 | seed 1: `padding` at update 3 |" in said
-    assert "| `bad` | 2 | 0 | none |" in said
-    assert "Alarms: `diverging` at update 3, `held-out` at update 4." in said
-    assert "50.0, 30.0, 10.0. Alarms" in said
-    assert said.count("**No alarm rang.**") == 1
-    assert "**They about quiet** (`c-quiet`)." in said
-    assert "{" not in said
     assert "Turns without" not in said
     assert "`learned`" not in said
 
@@ -72,8 +75,8 @@ def test_the_page_says_what_measured_rewards_are_and_how_many_are_missing() -> N
     runs = [*RUNS[:2], *(run("learned", seed, [0.5, 0.6, 0.7], unscored=[0.0, 0.01 * seed]) for seed in (0, 1))]
     told = {name: {"credit": "c", "about": "a"} for name in ("outcome", "learned")}
     said = page({"settings": SIZES, "told": told, "arms": summary(runs), "faulty": {}})
-    assert "The reward model of `learned` is the one that" in said
-    assert "Turns without a step reward: `learned` 0.25%." in said
+    lines = "The reward model of `learned` is the one that", "Turns without a step reward: `learned` 0.25%."
+    assert_page(said, *lines)
     assert "Rollouts of `forks`" not in said
 
 

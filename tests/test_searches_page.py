@@ -6,6 +6,8 @@ from typing import Any
 
 from benchmarks.searches import page
 
+from tests.pages import assert_page
+
 
 def point(name: str, budget: int, accuracy: tuple[float, float, float], gain: tuple[float, float, float] | None) -> Any:
     """A row of `compare.json`."""
@@ -29,12 +31,14 @@ def test_who_beats_who_loses_and_who_falls() -> None:
             point("falls", 4, (0.5, 0.45, 0.55), (-0.2, -0.3, -0.1)),
         ],
     }  # fmt: skip
-    made = page(results)
-    assert "**2 of 5 runs beat** `weighted-vote`: `good` at 2, 4." in made
-    assert "**1 of 5 runs lose to** `weighted-vote`: `falls` at 4." in made
-    assert "finds where it errs: `falls` from 70.0 to 50.0 %." in made
-    assert "right in 90.0 % (pass@4)" in made
-    assert "3 searches" in made
-    assert "`good.tokens=4`" in made
-    assert "| `falls` | 4 | 40 | 20 | 50.0 [45.0, 55.0] | -20.0 [-30.0, -10.0] | loses to |  |" in made
-    assert "| `weighted-vote` | 2 | 20 | 10 | 50.0 [40.0, 60.0] |  |  |  |" in made
+    assert_page(
+        page(results),
+        "**2 of 5 runs beat** `weighted-vote`: `good` at 2, 4.",
+        "**1 of 5 runs lose to** `weighted-vote`: `falls` at 4.",
+        "finds where it errs: `falls` from 70.0 to 50.0 %.",
+        "right in 90.0 % (pass@4)",
+        "3 searches",
+        "`good.tokens=4`",
+        "| `falls` | 4 | 40 | 20 | 50.0 [45.0, 55.0] | -20.0 [-30.0, -10.0] | loses to |  |",
+        "| `weighted-vote` | 2 | 20 | 10 | 50.0 [40.0, 60.0] |  |  |  |",
+    )
