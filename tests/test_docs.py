@@ -44,6 +44,16 @@ def test_the_first_lines_of_the_readme_score_each_step(folder: Path) -> None:
     assert done.stdout == "(2,)\n", done.stderr
 
 
+def test_numbers_of_the_readme_are_those_of_the_measured_pages() -> None:
+    checked = 0
+    for paragraph in (ROOT / "README.md").read_text().split("\n\n"):
+        pages = [(ROOT / name).read_text() for name in re.findall(r"\((docs/results/[\w-]+\.md)\)", paragraph)]
+        numbers = re.findall(r"[+-]?\d+\.\d+", paragraph) if pages else []
+        checked += len(numbers)
+        assert not [number for number in numbers if not any(number in page for page in pages)], paragraph
+    assert checked, "no paragraph has a number and the page that it is from"
+
+
 @pytest.mark.parametrize(
     ("page", "words"),
     [(page.name, words) for page in PAGES for words in lines_of(page)],
