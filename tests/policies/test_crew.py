@@ -20,6 +20,7 @@ from stepreward.core.runtime.acts import Act
 from stepreward.core.runtime.flows import Continuation, Policy, Propose, Scored
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.crew import Crew, Member, crew_at, placed
+from stepreward.policies.named import policy_at
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.policies.turn_order import TurnOrder, order_of
 from stepreward.tasks.planned_sums import ADDER, AGENTS, CRITIC, MULTIPLIER, PLANNER, ROUTES, PlannedSums
@@ -153,6 +154,44 @@ def test_the_value_before_a_turn_is_the_mean_after_it() -> None:
     assert 0.6 < check(()) < 0.8
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("a=x;a=y", "'a' is twice in this crew"), ("a=x;acts=b", "'b' acts, and is not in this crew"),
+        ("a=x;turns=²", "a whole number from 1"), ("nowhere.json", "nowhere.json states no crew"),
+        ("a=crew:b=builtin:arithmetic", "an agent of a crew is a crew"),
+    ],
+)  # fmt: skip
+def test_an_address_that_states_no_crew_is_refused(source: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        policy_at(f"crew:{source}".replace("=x", "=builtin:arithmetic"))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_limits_of_a_crew_are_those_of_all_its_agents(first: int) -> None:
+    class Limited:
+        name = "limited"
+
+        def __init__(self, limit: int) -> None:
+            self.batch_size = self.concurrency = self.max_tokens = limit
+
+        def room(self, problem: Problem) -> int:
+            return self.batch_size - len(problem.text)
+
+        def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+            raise AssertionError
+
+    limits = {"small": Limited(20), "large": Limited(90)}
+    order = ("small", "large") if first else ("large", "small")
+    made = Crew({name: Member(limits[name]) for name in order}, TurnOrder(order))
+    assert (made.batch_size, made.concurrency, made.max_tokens) == (20, 20, 90)
+    assert made.room(Problem("p", "12345")) == 15
+    unlimited = Crew(
+        {"large": Member(limits["large"]), "free": Member(TabularPolicy(lambda *_: []))}, TurnOrder(("free",))
+    )
+    assert unlimited.max_tokens is None
+
+
 def test_a_search_works_on_a_crew_and_an_expert_stands_in_for_its_agents() -> None:
     class Truth:
         name, batch_size = "truth", 64
@@ -203,6 +242,8 @@ def test_a_crew_acts_in_an_environment_by_those_who_act() -> None:
         ("critic", "action"), ("solver", "action"), (None, "observation"), ("critic", "action"), ("solver", "action")
     ]  # fmt: skip
     assert (row.steps[2].text, row.outcome) == ("12", 1.0)
+    with pytest.raises(InputError, match="agent 'solver' acts, and nothing is there to act in"):
+        stepreward.policy(made)
     with pytest.raises(InputError, match="no agent of this crew acts"):
         placed(Crew({"critic": Member(talk)}, TurnOrder(("critic",))), agent.environment)  # type: ignore[attr-defined]
 
@@ -243,6 +284,8 @@ def test_addresses_name_policies_a_plan_and_a_limit(tmp_path: Path) -> None:
         ({"agents": {"a": "x"}, "turns": 0}, "a whole number from 1"),
         ({"agents": {"a": "x"}, "moods": 1}, "a crew is a JSON object"),
         ([], "a crew is a JSON object"),
+        ({"agents": {"": "x"}}, "an agent of this crew has no name"),
+        ({"agents": {"a": "x"}, "routes": {"a": 5}}, "routes are an object by agent"),
     ],
 )
 def test_a_file_that_states_no_crew_is_refused(row: Any, told: str, tmp_path: Path) -> None:

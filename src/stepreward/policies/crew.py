@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class Crew(JointPolicy):
         inner: the environment of the agents that act; None where all only talk.
 
     Raises:
-        InputError: the order names an agent that there is not, or agents act and nothing is there to act in.
+        InputError: the order names an agent that there is not.
     """
 
     def __init__(
@@ -171,12 +172,17 @@ class CrewEpisodes:
         return step.kind == "action" and member is not None and member.acts
 
 
-def placed(policy: Policy, environment: Episodes) -> Policy:
-    """A policy in an environment: an agent, or a crew some of whose agents act there.
+def placed(policy: Policy, environment: Episodes | None) -> Policy:
+    """A policy in an environment: an agent, or a crew some of whose agents act there; by itself where there is none.
 
     Raises:
-        InputError: no agent of a crew acts.
+        InputError: no agent of a crew acts, or one does and there is no environment.
     """
+    if environment is None:
+        members = policy.members if isinstance(policy, Crew) and policy.inner is None else {}
+        if hands := [name for name, one in members.items() if one.acts]:
+            raise InputError(f"agent {hands[0]!r} acts, and nothing is there to act in", remedy="name an environment")
+        return policy
     return policy.within(environment) if isinstance(policy, Crew) else Agent(policy, environment)
 
 
@@ -205,6 +211,10 @@ def crew_of(row: object, open_policy: Open) -> Crew:
     known = {"agents", "order", "routes", "turns"}
     if not isinstance(row, Mapping) or not isinstance(row.get("agents"), Mapping) or not {*row} <= known:
         raise InputError("a crew is a JSON object with agents, and order, routes and turns if you like")
+    if not all(row["agents"]):
+        raise InputError(
+            "an agent of this crew has no name", remedy="name each: its name is who is heard by the others"
+        )
     opened: dict[str, Policy] = {}
     members = {name: _member(name, one, open_policy, opened) for name, one in row["agents"].items()}
     turns = row.get("turns", TURNS)
@@ -227,14 +237,17 @@ def crew_at(source: str, open_policy: Open) -> Crew:
         InputError: it is neither, or states no crew.
     """
     if "=" in source and not Path(source).exists():
-        pairs = dict(part.partition("=")[::2] for part in source.split(";"))
+        parts = [part.partition("=")[::2] for part in source.split(";")]
+        if twice := [name for name, times in Counter(name for name, _ in parts).items() if times > 1]:
+            raise InputError(f"{twice[0]!r} is twice in this crew", remedy="give each agent a name of its own")
+        pairs = dict(parts)
         order, turns, acts = (pairs.pop(name, "") for name in ("order", "turns", "acts"))
         hands = acts.split(",") if acts else []
         if unknown := [name for name in hands if name not in pairs]:
             raise InputError(f"{unknown[0]!r} acts, and is not in this crew", remedy=f"name one of {', '.join(pairs)}")
         row: Any = {"agents": {name: {"policy": one, "acts": name in hands} for name, one in pairs.items()}}
         row |= {"order": order.split(",") if order != ROUND_ROBIN else order} if order else {}
-        row |= {"turns": int(turns) if turns.isdigit() else turns} if turns else {}
+        row |= {"turns": int(turns) if turns.isdecimal() else turns} if turns else {}
         return crew_of(row, open_policy)
     try:
         row = json.loads(Path(source).read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -103,7 +102,13 @@ def policy_at(
             what = f"{next(iter(settings))} is a setting of one policy, and a crew has several"
             raise InputError(what, remedy="write it into the addresses of its agents")
         how: dict[str, Any] = {"concurrency": concurrency, "raw": raw, "dtype": dtype, "patience": patience}
-        return crew_at(source.removeprefix(CREW), partial(policy_at, **how))
+
+        def member(address: str) -> Policy:
+            if address.startswith(CREW):
+                raise InputError(f"{address}: an agent of a crew is a crew", remedy="name its agents in one crew")
+            return policy_at(address, **how)
+
+        return crew_at(source.removeprefix(CREW), member)
     bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
     if not source.startswith(("http://", "https://")):
         return _loaded(source, bare, dtype, settings)

@@ -91,7 +91,7 @@ def order_of(names: Sequence[str], order: object, routes: object) -> TurnOrder:
     if not isinstance(plan, list | tuple) or not all(one in names for one in plan):
         what = f"an order is {ROUND_ROBIN} or a list of {', '.join(names)}, got {order!r:.200}"
         raise InputError(what, remedy="name agents of the crew")
-    if not isinstance(routes, Mapping):
+    if not isinstance(routes, Mapping) or not all(isinstance(some, list | tuple) for some in routes.values()):
         raise InputError(f"routes are an object by agent, got {routes!r:.200}", remedy='write {"critic": [...]}')
     read = {by: tuple(_route(by, one) for one in some) for by, some in routes.items()}
     return TurnOrder(tuple(plan), order != ROUND_ROBIN, read)

@@ -61,7 +61,7 @@ def policy(
     """
     texts = {key: str(value) for key, value in settings.items()}
     made = policy_at(str(name), settings=texts) if isinstance(name, str | Path) else name
-    return made if environment is None else placed(made, episodes_of(environment, policy_at))
+    return placed(made, None if environment is None else episodes_of(environment, policy_at))
 
 
 def grader(name: str | Grader) -> Grader:

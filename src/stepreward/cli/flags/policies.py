@@ -75,9 +75,7 @@ class AgentFlags(PolicyFlags):
     def load(self, expert: str = "", **how: Any) -> Policy:
         """The policy or agent, with the expert that it may call; see `PolicyFlags.load`."""
         writer = super().load(expert, **how)
-        if not self.environment:
-            return writer
-        return placed(writer, environment_at(self.environment, partial(policy_at, **how)))
+        return placed(writer, environment_at(self.environment, partial(policy_at, **how)) if self.environment else None)
 
 
 @dataclass(frozen=True)
