@@ -17,9 +17,11 @@ from websockets.sync.server import ServerConnection, serve
 import stepreward
 from stepreward.core.errors import EpisodeError, InputError
 from stepreward.core.runtime.acts import Act
+from stepreward.core.segment.tool_calls import calling_step
 from stepreward.core.types import Problem, Step
 from stepreward.environments.by_address import environment_at
 from stepreward.environments.episode_pool import EpisodePool
+from stepreward.environments.openenv_sessions import OpenEnvEpisode, OpenEnvServer
 from stepreward.testing import TabularPolicy
 from tests.cli.running import invoke
 from tests.environments.episodes import require_resumes, shown_along
@@ -142,6 +144,26 @@ def test_what_is_no_action_is_told_and_changes_nothing(said: str, told: str) -> 
     assert told in shown[1].steps[0].text
     assert "{" in shown[1].steps[0].text
     assert shown[2].steps[0].text == '{"value": 5}\n'
+
+
+def test_an_episode_is_over_at_its_limit_of_turns_taken_or_not() -> None:
+    """Of several calls in a turn the last is executed; braces the wrong way round are no object."""
+    both = calling_step("", [{"id": f"{n}", "name": "act", "arguments": {"add": n}} for n in (1, 2)])
+    with counting() as (address, _):
+        server = OpenEnvServer(address.removeprefix("openenv:"), 1, 20.0)
+        for said, shown in (([add(1), add(1)], '{"value": 6}\n'), (["}{", "}{"], "No action was taken: none was read")):
+            episode = OpenEnvEpisode(server, turns=2)
+            assert not episode.reset(PROBLEM).done
+            first, last = (episode.act(Step(one)) for one in said)
+            assert (first.done, last.done, last.outcome) == (False, True, 0.0)
+            assert last.steps[0].text.startswith(shown)
+            episode.close()
+        episode = OpenEnvEpisode(server)
+        episode.reset(PROBLEM)
+        answer = episode.act(both)
+        assert (answer.steps[0].text, answer.steps[0].role) == ('{"value": 6}\n', "tool")
+        assert answer.steps[0].meta
+        episode.close()
 
 
 def test_one_session_serves_many_episodes_by_acting_again() -> None:

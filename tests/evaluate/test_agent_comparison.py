@@ -209,3 +209,24 @@ def test_what_neither_tells_is_no_measure() -> None:
     made = compared([run("x"), run("y", 1)], [run("x", 1), run("y")])
     assert set(made.measures) == {"actions"}
     assert "outcome_a" not in made.rows()[0]
+
+
+def test_what_is_left_out_and_not_told_is_counted_run_by_run() -> None:
+    """Two seeds are in both; A has two runs of a third, B three. Cells have one or two runs, their means count once."""
+    a = [run("x", 1, s=1), run("x", 0, s=1), run("x", 0, s=2), run("y", 1, s=1), run("y", 1, s=2)]
+    a += [run("x", 1, s=3), run("y", 1, s=3)]
+    b = [run(name, 0, s=seed, text="Otherwise.") for name in "xy" for seed in (1, 2)]
+    b += [run(name, s=1, text="Otherwise.") for name in "xy"] + [run(name, 1, s=4, text="Otherwise.") for name in "xyx"]
+    made = compared(a, b, seeds="s")
+    assert (made.seeds, made.runs, made.other_seeds) == (("1", "2"), (5, 6), (2, 3))
+    assert made.other_text == 2
+    outcome = made.measures["outcome"]
+    assert outcome.runs_without == (0, 2)
+    # Of x A has (1/2 + 0) / 2 over seeds, of y 1.
+    assert (outcome.a.value, outcome.b.value, outcome.difference.value) == (0.625, 0.0, 0.625)
+    assert (outcome.higher, outcome.lower, outcome.equal) == (2, 0, 0)
+    # A row is the mean over all runs of a problem.
+    assert [row["outcome_a"] for row in made.rows()] == [pytest.approx(1 / 3), 1.0]
+    # A cell without a run leaves its problem out: nothing pairs it.
+    one = compared([*a[:4]], b, seeds="s").measures["outcome"]
+    assert (one.difference.n, one.higher) == (1, 1)

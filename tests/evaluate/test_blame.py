@@ -30,6 +30,7 @@ def test_rules_by_hand() -> None:
     assert blamed_step(values, 1.5, "drop") == 0
     # Without a value before it the first turn is no fall.
     assert blamed_step(values, np.nan, "drop") == 3
+    assert blamed_step(np.array([0.25, 0.9, 0.75]), np.nan, "drop") == 2
     assert blamed_step(values, 0.8, "lowest") == 4
     assert blamed_step(np.array([0.5, 0.75]), 0.5, "lost") == -1
     assert blamed_step(np.array([0.5, 0.75]), 0.5, "drop") == -1
@@ -55,6 +56,20 @@ def test_the_first_value_of_a_problem_is_the_mean_after_its_first_turns() -> Non
     assert [(one.row, one.step) for one in made.blames] == [(0, 0), (1, 1)]
     assert made.agents["a"].lost.value == pytest.approx(0.0)
     assert made.agents["b"].lost.value == pytest.approx(0.5)
+
+
+def test_each_agent_is_blamed_as_often_as_its_turns_are() -> None:
+    """a loses two traces, b one and c none; an outcome that is the threshold is no failure."""
+    rows = [trace([0.0, 0.0, 0.0], "abc", problem=name) for name in "pq"]
+    rows += [trace([0.5, 0.0, 0.0], "abc", problem="r"), trace([0.0], "a", 0.5, problem="s")]
+    rows += [trace([np.nan, 0.5], "ab", np.nan, problem=name) for name in "tu"]
+    made = blame_agents(rows)
+    assert (made.failed, made.ungraded, made.unmeasured) == (3, 2, 0)
+    assert {name: one.blamed for name, one in made.agents.items()} == {"a": 2, "b": 1, "c": 0}
+    assert [(one.step, one.agent) for one in made.blames] == [(0, "a"), (0, "a"), (1, "b")]
+    # What is not known of a turn is in no mean: a's values are 0, 0, 0.5 and 0.
+    assert made.agents["a"].value.value == pytest.approx(0.125)
+    assert made.agents["a"].value.n == 4
 
 
 def test_a_turn_without_a_number_blames_nobody_and_is_counted() -> None:

@@ -13,6 +13,7 @@ import pytest
 from stepreward.cli.benchmark import Recorded
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
+from stepreward.core.runtime.flows import Scored
 from stepreward.formats.preferences.tr_bench import choice
 from stepreward.formats.registry import by_name, read, read_comparisons
 from tests.cli.running import invoke
@@ -176,6 +177,22 @@ def test_mast_by_hand(tmp_path: Path) -> None:
     assert made["constant"]["metrics"]["kappa"]["value"] == 0
     assert made["constant"]["metrics"]["accuracy"]["value"] == 1 / 2
     assert made["constant"]["groups"] == {}
+    (sound,) = by_name("mast").read({**clean, "trace_id": 5}, 1)
+    (open_,) = by_name("mast").read({**row, "mast_annotation": {"1.1": None}}, 1)
+
+    class Sees:
+        """Scores the last step of what fails at the threshold, of what is sound above it, and of the rest nothing."""
+
+        name, batch_size = "sees", 9
+
+        def score_many(self, questions: Any) -> list[Scored]:
+            scores = {item.problem.id: 0.5, sound.problem.id: 0.75}
+            return [
+                Scored(np.array([NAN] * (len(one.steps) - 1) + [scores.get(one.problem.id, NAN)])) for one in questions
+            ]
+
+    made = bench["mast"].take({"scorer": Sees(), "data": [item, sound, open_]})
+    assert {name: one.value for name, one in made.metrics.items()} == dict.fromkeys(values, 1.0)
     path.write_text(json.dumps([row]))
     (known,) = {tuple(json.loads(invoke(f"evaluate --benchmark mast --data {path} --json"))["scorers"]["m"]["groups"])}
     assert known == ("1.1", "2.2", "3.1", "3.3")  # a mode that one side leaves open is no group

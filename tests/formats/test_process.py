@@ -209,6 +209,11 @@ def test_agents_observations_are_context() -> None:
         "action",
     ]
     bench = one("agent-process-bench")
+    row = EXAMPLES["agent-process-bench"][0]
+    ends = {1: 1.0, 0: 0.0, -1: 0.0, None: NAN}
+    for final, outcome in ends.items():
+        (ended,) = by_name("agent-process-bench").read({**row, "final_label": final}, 1)
+        np.testing.assert_equal(ended.outcome, outcome)
     assert [step.kind for step in bench.steps] == ["action", "observation", "action", "action"]
     assert '"name": "search"' in bench.steps[0].text
     assert [step.meta["message"] for step in bench.steps] == [2, 3, 4, 5]
