@@ -28,6 +28,7 @@ from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.segment.tool_calls import ANSWERS, calls_of, stated_calls
 from stepreward.core.types import TOOLS, Floats, Problem, Step, Trajectory
 from stepreward.core.vocabulary import Count
+from stepreward.environments.given_commands import arguments_schema, declared_tool
 
 ASK = "ask"
 COST, ASKED_MODEL = "cost", "asked_model"
@@ -92,10 +93,12 @@ class AskingEpisodes:
         made = self._inner.prepared(problem)
         if not made.meta.get(TOOLS):
             return made
-        properties = {"model": {"type": "string", "enum": [*self._models]}, "question": {"type": "string"}}
-        schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-        own = {"name": ASK, "description": "Asks another model, at its price.", "parameters": schema}
-        return replace(made, meta={**made.meta, TOOLS: [*made.meta[TOOLS], {"type": "function", "function": own}]})
+        properties: dict[str, dict[str, Any]] = {
+            "model": {"type": "string", "enum": [*self._models]},
+            "question": {"type": "string"},
+        }
+        own = declared_tool(ASK, "Asks another model, at its price.", arguments_schema(properties))
+        return replace(made, meta={**made.meta, TOOLS: [*made.meta[TOOLS], own]})
 
     def act_many(self, questions: Sequence[Act]) -> list[Observation]:
         """Answers the questions, in order; those to one model are asked together.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,27 @@ Kind = Literal["string", "integer"]
 MOST_CALLS = 16
 """Commands of one turn that are executed; a turn with more is refused as a whole."""
 _KINDS: Mapping[Kind, type] = {"string": str, "integer": int}
+
+
+def arguments_schema(properties: Mapping[str, Mapping[str, Any]], optional: Container[str] = ()) -> dict[str, Any]:
+    """JSON Schema of an object that has these properties and no other; all but the optional ones are required."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def texts_schema(**properties: str) -> dict[str, Any]:
+    """JSON Schema of an object whose properties are texts and all required.
+
+    Args:
+        properties: description of each.
+    """
+    named = {name: {"type": "string", "description": about} for name, about in properties.items()}
+    return arguments_schema(named)
+
+
+def declared_tool(name: str, about: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool in OpenAI's form, by its name, what it does and the JSON Schema of its arguments."""
+    return {"type": "function", "function": {"name": name, "description": about, "parameters": {**parameters}}}
 
 
 @dataclass(frozen=True)
@@ -29,13 +50,8 @@ class Command:
     @property
     def declared(self) -> dict[str, Any]:
         """The command as a tool in OpenAI's form."""
-        needed = [name for name in self.arguments if name not in self.optional]
-        schema = {
-            "type": "object", "properties": {name: {"type": kind} for name, kind in self.arguments.items()},
-            "required": needed, "additionalProperties": False,
-        }  # fmt: skip
-        own = {"name": self.name, "description": self.about, "parameters": schema}
-        return {"type": "function", "function": own}
+        properties = {name: {"type": kind} for name, kind in self.arguments.items()}
+        return declared_tool(self.name, self.about, arguments_schema(properties, self.optional))
 
     @property
     def spelled(self) -> str:

@@ -25,6 +25,7 @@ from stepreward.core.segment.tool_calls import ANSWERS, stated_calls
 from stepreward.core.types import TOOLS, Problem, Step
 from stepreward.core.vocabulary import Flag
 from stepreward.environments.episode_pool import EpisodePool
+from stepreward.environments.given_commands import declared_tool
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -303,8 +304,7 @@ def _text(data: Mapping[str, Any]) -> str:
 def _declared(schema: Mapping[str, Any], problem: Problem) -> Problem:
     """The problem with the server's action as a tool."""
     about = str(schema.get("description") or "Acts in the environment.")
-    own = {"name": ACT, "description": about, "parameters": dict(schema)}
-    return replace(problem, meta={**problem.meta, TOOLS: [{"type": "function", "function": own}]})
+    return replace(problem, meta={**problem.meta, TOOLS: [declared_tool(ACT, about, schema)]})
 
 
 @environment.method("openenv", note="the session protocol of openenv 0.10.0; wording of observations ours")

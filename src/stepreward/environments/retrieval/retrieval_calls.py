@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from stepreward.core.segment.tool_calls import Call, calls_of, stated_calls
 from stepreward.core.types import Step
+from stepreward.environments.given_commands import declared_tool, texts_schema
 
 ARGUMENTS: Mapping[str, str] = {"search": "query", "read": "document", "answer": "answer"}
 """The argument of each action."""
@@ -17,19 +17,10 @@ _ABOUT = {
     "read": ("Shows a document that a search listed.", "Its id, such as d12."),
     "answer": ("Ends with the final answer.", "The answer alone: a name or a year."),
 }
-DECLARED: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": name, "description": _ABOUT[name][0],
-            "parameters": {
-                "type": "object", "properties": {argument: {"type": "string", "description": _ABOUT[name][1]}},
-                "required": [argument], "additionalProperties": False,
-            },
-        },
-    }
+DECLARED = [
+    declared_tool(name, _ABOUT[name][0], texts_schema(**{argument: _ABOUT[name][1]}))
     for name, argument in ARGUMENTS.items()
-]  # fmt: skip
+]
 """The actions as tools, in OpenAI's form."""
 HOW_WITH_TOOLS = "Find the facts with the tools, and give the answer by the tool `answer`."
 HOW_IN_TEXT = (

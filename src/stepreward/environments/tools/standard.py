@@ -21,6 +21,7 @@ from stepreward.core.optional import require_installed
 from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.sandbox.programs import Output, Sandbox
 from stepreward.core.types import Problem
+from stepreward.environments.given_commands import declared_tool, texts_schema
 
 Schema = Mapping[str, Any]
 LONGEST_EXPRESSION, LONGEST_NUMBER = 300, 400
@@ -48,18 +49,7 @@ class AgentTool:
     @property
     def declared(self) -> dict[str, Any]:
         """The tool in OpenAI's form."""
-        own = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
-        return {"type": "function", "function": own}
-
-
-def schema(**properties: str) -> dict[str, Any]:
-    """JSON Schema of an object whose properties are texts and all required.
-
-    Args:
-        properties: description of each.
-    """
-    named = {name: {"type": "string", "description": about} for name, about in properties.items()}
-    return {"type": "object", "properties": named, "required": [*named], "additionalProperties": False}
+        return declared_tool(self.name, self.description, self.parameters)
 
 
 def number_of(text: str) -> Fraction | None:
@@ -115,7 +105,7 @@ def calculator() -> AgentTool:
         return "this is no expression that can be calculated" if found is None else shown_number(found)
 
     about = "Calculates an expression of numbers, + - * / // % ** and brackets, exactly."
-    return AgentTool("calculate", about, schema(expression="such as 3 * (12 + 5)"), run)
+    return AgentTool("calculate", about, texts_schema(expression="such as 3 * (12 + 5)"), run)
 
 
 class SandboxTool:
@@ -168,7 +158,7 @@ def python() -> AgentTool:
     """Runs Python in a sandbox; nothing of one call is left for the next."""
     run = SandboxTool(_PYTHON)
     about = "Runs a Python program and shows what it prints. Every call begins anew."
-    return AgentTool("python", about, schema(code="the program"), lambda arguments: run(arguments["code"]))
+    return AgentTool("python", about, texts_schema(code="the program"), lambda arguments: run(arguments["code"]))
 
 
 _SQL = """
@@ -207,7 +197,7 @@ def sql(schema_of: list[str], rows: int = 50) -> AgentTool:
         return run(json.dumps({"schema": schema_of, "query": arguments["query"], "rows": rows}))
 
     return AgentTool(
-        "sql", "Runs a query on the database and shows its rows.", schema(query="in SQL, for DuckDB"), query
+        "sql", "Runs a query on the database and shows its rows.", texts_schema(query="in SQL, for DuckDB"), query
     )
 
 
@@ -225,4 +215,4 @@ def price(problem: Problem) -> AgentTool:
         item = arguments["item"]
         return str(prices[item]) if item in prices else f"there is no {item} in the shop"
 
-    return AgentTool("price", "Tells the price of an item of the shop.", schema(item="such as lamp"), run)
+    return AgentTool("price", "Tells the price of an item of the shop.", texts_schema(item="such as lamp"), run)
