@@ -18,7 +18,7 @@ from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.estimators import monte_carlo
 from stepreward.label.omega import tree_labels
-from stepreward.label.planted_errors import KINDS, changed_numbers, changed_texts, planted_errors
+from stepreward.label.planted.planted_errors import KINDS, changed_numbers, changed_texts, planted_errors
 from stepreward.score.tools.equations import equations
 
 NAN = float("nan")

@@ -21,7 +21,7 @@ from stepreward.core.runtime.driver import answer_all
 from stepreward.core.table import read_table
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem
-from stepreward.label.planted_lines import ANSWER, MISSING, NEGATED, PREMISE, changes
+from stepreward.label.planted.planted_lines import ANSWER, MISSING, NEGATED, PREMISE, changes
 
 KEY = Key.seed(2)
 PROBLEMS = list(islice(generate["logic"].take({"key": KEY}, unknown=0.2), 150))

@@ -21,7 +21,7 @@ from stepreward.core.table import read_table
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.omega import tree_labels
-from stepreward.label.program_mutations import changed_steps, changes, program_mutations
+from stepreward.label.planted.program_mutations import changed_steps, changes, program_mutations
 
 ADD = {"entry_point": "add", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
 PROGRAM = ("def add(a, b):\n", "    total = a + b\n", "    return total\n")

@@ -16,7 +16,7 @@ from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.omega import tree_labels
-from stepreward.label.repaired_steps import repaired_steps
+from stepreward.label.planted.repaired_steps import repaired_steps
 
 KEY = Key.seed(3)
 WORLD = World(length=5)

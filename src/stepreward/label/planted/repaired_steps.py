@@ -16,7 +16,7 @@ from stepreward.core.runtime.flows import Flow, Propose
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.core.vocabulary import Count
-from stepreward.label.planted_errors import copies_tree
+from stepreward.label.planted.planted_errors import copies_tree
 from stepreward.label.rollouts import Unfinished, count, rollouts
 
 PROMPT = """Below are a problem, its reference, and a solution with numbered steps that ends wrong. Find the first \

@@ -15,7 +15,7 @@ from stepreward.core.step_verdicts import numbers_of, verdicts
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.core.vocabulary import Count
-from stepreward.label.planted_errors import copies_tree
+from stepreward.label.planted.planted_errors import copies_tree
 
 PREMISE, MISSING, NEGATED, ANSWER = "another premise", "a premise left out", "the conclusion negated", "another answer"
 _LINE = re.compile(r"(?P<premises>\w+(?: & \w+)*) -> (?:(?P<name>\w+): (?P<formula>.+)|hypothesis)")
