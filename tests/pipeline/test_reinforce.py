@@ -186,3 +186,27 @@ def test_rollouts_of_the_policy_stand_in_for_a_model(tmp_path: Path) -> None:
         reinforce(tmp_path / "other", replace(SMALL, credits=("vsrm",)))
     with pytest.raises(InputError, match="needs values, for which there is no source"):
         reinforce(tmp_path / "more", replace(SMALL, credits=("vineppo",)))
+
+
+def test_an_agent_is_rewarded_by_a_reward_model_and_by_rollouts_of_forks(tmp_path: Path) -> None:
+    small = "--world tools --seeds 1 --steps 1 --problems 2 --generations 2 --evaluate-every 1 --held-out 3 --samples 1"
+    made = {}
+    for name, how in {"model": "--model check:shop", "forks": "--rollouts 2"}.items():
+        asked = "--credit rloo --credit pure" if name == "model" else "--credit rloo --credit vineppo"
+        line = f"rl {small} {how} {asked} --out {tmp_path / name} --json"
+        done = CliRunner().invoke(app, shlex.split(line), catch_exceptions=False)
+        made[name] = json.loads(done.stdout)
+    both = [one["credits"] for one in made.values()]
+    settings = made["model"]["settings"]
+    assert (settings["policy"], settings["max_tokens"]) == ("builtin:shop", 400)
+    # The same agent plays the same episodes, whoever rewards them: only rollouts cost tokens more.
+    tokens = [one[name]["tokens"][-1] for one, name in zip(both, ("pure", "vineppo"), strict=True)]
+    assert both[0]["rloo"]["tokens"] == both[1]["rloo"]["tokens"] == [0, tokens[0]]
+    assert tokens[0] < tokens[1]
+    assert both[0]["rloo"]["accuracy"] == both[1]["rloo"]["accuracy"]
+    assert 2 <= both[0]["rloo"]["length"][0]["value"] <= 12
+    # The held-out score of exact truth is a share of right actions.
+    assert 0 < both[0]["pure"]["score"][0]["value"] <= 1
+    assert "in the shop" in (tmp_path / "model" / "reinforce.html").read_text()
+    with pytest.raises(InputError, match="--trees is for --world arithmetic"):
+        reinforce(tmp_path / "no", replace(SMALL, world="tools", trees="treerl"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from stepreward.connect.alarms import OnAlarm
 from stepreward.connect.rollout_trees import RECIPES
+from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap, paired_difference
 from stepreward.core.vocabulary import Count, Flag
@@ -20,6 +21,9 @@ from stepreward.report.page import MISSING, Page, Section, Table
 from stepreward.report.svg import Series, curves
 
 SCHEMA = "stepreward/reinforce/1"
+_WHERE = {"arithmetic": "on arithmetic word problems", "tools": "in the shop, where it calls tools"}
+_OWN = {"arithmetic": ("builtin:arithmetic", 96), "tools": ("builtin:shop", 400)}
+"""Each world's own policy, and most tokens of a solution."""
 _FIGURES = {
     "accuracy": "accuracy",
     "length": "steps of a solution",
@@ -33,6 +37,8 @@ _FIGURES = {
 class ReinforceSettings:
     """Settings of the trainings and their evaluation."""
 
+    world: Literal["arithmetic", "tools"] = "arithmetic"
+    """Built-in world: word problems, or a shop in which an agent calls tools."""
     credits: Annotated[tuple[str, ...], Flag("--credit")] = (
         "rloo",
         "step-rloo",
@@ -44,10 +50,11 @@ class ReinforceSettings:
     """Method of the family credit, or a sum such as "grpo + 0.5*step-rloo(outcome_weight=0)"; may be repeated. The
     others are compared with the first."""
     model: str = ""
-    """Step reward model, such as runs/demo/model; methods that read step rewards need one."""
+    """Step reward model, such as runs/demo/model, or check:shop for exact truth of the world tools; methods that read
+    step rewards need one."""
     rollouts: Annotated[int, Flag(low=0)] = 0
-    """Rollouts of the policy by which each prefix is valued: step rewards without a model, and the values that some
-    credits read. 0: none."""
+    """Rollouts of the policy by which each prefix is valued, an agent's in forks of its episode: step rewards without a
+    model, and the values that some credits read. 0: none."""
     trees: Annotated[str, Flag(choices=RECIPES)] = ""
     """Groups are trees, sampled as for this credit: {choices}. Left out: independent solutions."""
     learn: Literal["nothing", "outcomes", "pairs", "one-pair"] = "nothing"
@@ -56,8 +63,8 @@ class ReinforceSettings:
     (Cooper). Every training starts from --model."""
     reward_learning_rate: float = 1e-5
     """Of the reward model, constant."""
-    policy: str = "builtin:arithmetic"
-    """builtin:arithmetic, a model folder, or a hub name."""
+    policy: str = ""
+    """A model folder, a hub name, or a built-in policy; empty: the world's own."""
     seeds: Count = 5
     """Trainings of each credit."""
     steps: Count = 40
@@ -68,8 +75,8 @@ class ReinforceSettings:
     """Solutions of each: a group."""
     learning_rate: float = 3e-4
     """Constant after two updates."""
-    max_tokens: Count = 96
-    """Most tokens of a solution."""
+    max_tokens: Annotated[int, Flag(low=0)] = 0
+    """Most tokens of a solution; 0: 96, of an episode with all that is shown 400."""
     evaluate_every: Count = 10
     """Updates between evaluations."""
     on_alarm: OnAlarm = "log"
@@ -78,6 +85,20 @@ class ReinforceSettings:
     """Problems to measure on, the same at every evaluation."""
     samples: Count = 4
     """Solutions of each, at temperature 1."""
+
+
+def in_world(settings: ReinforceSettings) -> ReinforceSettings:
+    """The settings with what the world decides where it is left out.
+
+    Raises:
+        InputError: a setting is not for this world.
+    """
+    if settings.world == "tools":
+        for flag, given in (("--trees", settings.trees), ("--learn", settings.learn != "nothing")):
+            if given:
+                raise InputError(f"{flag} is for --world arithmetic", remedy=f"leave {flag} out")
+    policy, most = _OWN[settings.world]
+    return replace(settings, policy=settings.policy or policy, max_tokens=settings.max_tokens or most)
 
 
 @dataclass
@@ -191,7 +212,7 @@ def build_page(summary: dict[str, Any]) -> Page:
     end = found[best]["accuracy"][-1]
     return Page(
         "Reinforcement learning by step credit",
-        f"{settings['policy']} on arithmetic word problems",
+        f"{settings['policy']} {_WHERE[settings['world']]}",
         [
             (f"{100 * found[first]['accuracy'][0]['value']:.1f} %", "solved before", "at temperature 1"),
             (f"{100 * summary['target']:.1f} %", f"solved after {first}", f"{settings['seeds']} seeds"),

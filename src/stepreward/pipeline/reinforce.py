@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -21,23 +20,20 @@ from stepreward.connect.online_reward_models import OnlineReward
 from stepreward.connect.rollout_trees import RECIPES
 from stepreward.connect.trl import Source, StepGRPOTrainer, StepNumbers, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
-from stepreward.connect.trl_sources import RolloutValues
+from stepreward.connect.trl_sources import InEnvironment, RolloutValues
 from stepreward.connect.trl_trees import TreeRollouts
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.files.atomic_files import claim, locked_folder, read_object, write_json
 from stepreward.core.keys import Key
-from stepreward.core.runtime.flows import Propose
-from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.credit.combined import credit_of
-from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise
+from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, in_world, summarise
+from stepreward.pipeline.reinforced_worlds import TURN, mean_score, world_of
 from stepreward.policies import loading
 from stepreward.policies.local import LocalPolicy
 from stepreward.report.page import write
 from stepreward.score.capabilities import use_of
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
-from stepreward.tasks.arithmetic import generate
-from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.train.online import online_objective
 
 OnProgress = Callable[[str, int, int, str], None]
@@ -52,9 +48,10 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
         on_progress: called as work is done.
 
     Raises:
-        InputError: a method reads step rewards and there is no model.
+        InputError: a method reads step rewards and there is no model, or a setting is not for the world.
         StoreError: the folder holds trainings of other settings, or cannot be written.
     """
+    settings = in_world(settings)
     for name in settings.credits:
         if "rewards" in credit_of(name).data and not settings.model and not settings.rollouts:
             what = f"credit {name!r} reads step rewards"
@@ -108,16 +105,30 @@ def _file_name(credit: str) -> str:
     return plain if plain == credit else f"{plain[:40]}-{hashlib.blake2b(credit.encode(), digest_size=4).hexdigest()}"
 
 
+class _Counting(StepGRPOTrainer):
+    """Counts what its policy generates in training."""
+
+    tokens = 0
+    """Tokens of the policy so far, without what an environment shows."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        out = super()._generate_and_score_completions(inputs)
+        if self.model.training:
+            own = out["completion_mask"]
+            self.tokens += int((own * out["tool_mask"] if "tool_mask" in out else own).sum())
+        return out
+
+
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Measures the policy on held-out problems as it is trained."""
 
     def __init__(self, curve: Curve, settings: ReinforceSettings, sampling: Sequence[Any], scorer: Any) -> None:
-        self.curve, self.settings, self.sampling = curve, settings, sampling
+        self.world = world_of(settings.world)
+        self.curve, self.settings, self.sampling = curve, settings, [*sampling]
         self.source = from_scorer(scorer) if scorer is not None else None
         use = use_of(scorer)
         self.threshold = 0.5 if use is None or use.threshold is None else use.threshold
-        self.problems = list(generate("held_out", settings.held_out))
-        self.grader = ArithmeticGrader()
+        self.problems = self.world.problems("held_out", settings.held_out, 0)
         self.audited: StepGRPOTrainer | None = None
         """The trainer whose alarms hear of each measurement."""
 
@@ -132,24 +143,20 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def _measure(self, model: Any, tokenizer: Any) -> None:
         was_training = model.training
-        policy = LocalPolicy(model, tokenizer, max_tokens=self.settings.max_tokens)
+        most = self.settings.max_tokens if self.world.environment is None else TURN
+        policy = LocalPolicy(model, tokenizer, max_tokens=most)
         key = Key.seed(0).fold("held out")
-        questions = [Propose(p, (), key.fold(p.id), n=self.settings.samples) for p in self.problems]
-        solutions = [
-            Trajectory(problem, one.steps, terminal=one.finished)
-            for problem, some in zip(self.problems, policy.propose(questions), strict=True)
-            for one in some
-        ]
-        right = [self.grader.grade(t.problem, t.steps) if t.terminal else 0.0 for t in solutions]
+        solutions = self.world.solved(policy, self.problems, key, self.settings.samples)
+        right = [one.outcome for one in solutions]
         if self.audited is not None:
             self.audited.raise_alarms(self.audited.alarms.audit(right))
         self.curve.tokens.append(sum(one.tokens for one in self.sampling))
         self.curve.accuracy.append(float(np.mean(right)))
-        self.curve.length.append(float(np.mean([len(t) for t in solutions])))
+        self.curve.length.append(float(np.mean([int(t.action.sum()) for t in solutions])))
         if self.source is not None:
             written = np.array([len(t) > 0 for t in solutions])
             scores = self.source([t for t in solutions if len(t)])
-            self.curve.score.append(float(np.mean(np.concatenate(scores))))
+            self.curve.score.append(mean_score(scores))
             if self.settings.learn != "nothing":
                 last = np.array([one[-1] for one in scores])
                 self.curve.judged.append(float(((last > self.threshold) == (np.array(right)[written] > 0.5)).mean()))
@@ -190,25 +197,27 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
     rollouts = TreeRollouts(key, RECIPES[settings.trees].shape) if settings.trees else LocalRollouts(key)
     rewards, more = _step_rewards(name, settings, scorer, key), _step_data(name, settings, key)
     values = [one for one in (rewards, *more.values()) if isinstance(one, RolloutValues)]
-    watch = _Watch(curve, settings, [rollouts, *values], scorer)
+    watch = _Watch(curve, settings, values, scorer)
+    world = watch.world
     model, tokenizer = loading.load(settings.policy, "cpu", "float32")
-    problems = {p.text: p for p in generate("train", settings.steps * settings.problems, seed=seed)}
+    problems = world.problems("train", settings.steps * settings.problems, seed)
+    sampled: dict[str, Any] = {} if world.environment is not None else {"rollout_func": rollouts}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # Warnings of TRL and transformers about deprecated names and rollout functions concern us, not the user.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing")
-        warnings.filterwarnings("ignore", category=UserWarning, message="You are using 'rollout_func'")
+        warnings.filterwarnings(
+            "ignore", category=UserWarning, message="You are using '(rollout_func|environment_factory)'"
+        )
         config = grpo_config(
             folder, settings.problems, settings.generations, max_completion_length=settings.max_tokens,
             max_steps=settings.steps, learning_rate=settings.learning_rate, seed=seed, logging_strategy="no",
         )  # fmt: skip
-        trainer = StepGRPOTrainer(
+        trainer = _Counting(
             model,
-            _outcome_reward(problems),
-            config,
-            Dataset.from_dict({"prompt": [*problems], "reference": [p.reference for p in problems.values()]}),
-            processing_class=tokenizer,
+            args=config,
+            **world.trained_on(problems, tokenizer, settings.policy),
+            **sampled,
             callbacks=[watch],
-            rollout_func=rollouts,
             credit=name,
             step_cuts="cuts" if settings.trees else "",
             step_rewards=rewards,
@@ -216,6 +225,8 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
             alarms=HackingAlarms(on_alarm=settings.on_alarm),
         )
         watch.audited = trainer
+        # A tree's solutions share tokens, which its rollouts count once; an episode is TRL's own.
+        watch.sampling.append(trainer if world.environment is not None else rollouts)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     curve.alarms = sorted(trainer.alarmed)
@@ -228,6 +239,9 @@ def _step_rewards(credit: str, settings: ReinforceSettings, scorer: Any, key: Ke
         return None
     if scorer is None:
         return _values(settings, key, before=False)
+    environment = world_of(settings.world).environment
+    if environment is not None:
+        return InEnvironment(from_scorer(scorer), environment)
     if settings.learn == "nothing":
         return from_scorer(scorer)
     objective, rate = online_objective(settings.learn, scorer), settings.reward_learning_rate
@@ -247,20 +261,8 @@ def _step_data(credit: str, settings: ReinforceSettings, key: Key) -> dict[str, 
 
 
 def _values(settings: ReinforceSettings, key: Key, *, before: bool) -> RolloutValues:
+    world = world_of(settings.world)
     return RolloutValues(
-        ArithmeticGrader(), n=settings.rollouts, before=before, root=before, key=key.fold("values", int(before)),
-        policy={"max_tokens": settings.max_tokens},
+        world.grader, n=settings.rollouts, before=before, root=before, key=key.fold("values", int(before)),
+        environment=world.environment, policy={"max_tokens": TURN if world.environment else settings.max_tokens},
     )  # fmt: skip
-
-
-def _outcome_reward(problems: dict[str, Problem]) -> Callable[..., list[float]]:
-    grader = ArithmeticGrader()
-
-    def outcome(prompts: Sequence[str], completions: Sequence[str], **_: Any) -> list[float]:
-        """1 where the solution ends in the right answer."""
-        return [
-            grader.grade(problems[prompt], [Step(line) for line in text.splitlines(keepends=True)])
-            for prompt, text in zip(prompts, completions, strict=True)
-        ]
-
-    return outcome
