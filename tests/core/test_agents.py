@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.environments.counting import Counting, policy, pool
 
 from stepreward.core.errors import BudgetExhausted
 from stepreward.core.keys import Key
-from stepreward.core.runtime.acts import Observation
+from stepreward.core.runtime.acting import acting
+from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Extract, Flow, Grade, Propose
@@ -69,6 +71,45 @@ def test_the_environment_decides_before_the_grader() -> None:
 
     silent = Agent(policy(), EpisodePool(Silent, "silent"))
     assert run(graded(), Driver(policy=silent, grader=Wrong())) == [0.25, "no idea"]
+
+
+def test_a_part_of_an_answer_is_whole_samples_and_those_cut_behind_an_action() -> None:
+    question = Propose(task(), (), Key.seed(0), n=4, partial=True)
+
+    def parts() -> Flow[list[Continuation]]:
+        try:
+            (made,) = yield [question]
+        except BudgetExhausted as error:
+            (made,) = error.answers
+        return list(made)
+
+    def turn(text: str) -> list[Continuation]:
+        return [Continuation((Step(text),), True, 1, n_prompt_tokens=5)]
+
+    running = acting(parts())
+    begun = Observation.of("value 1\n")
+    assert next(running) == [Act(question.problem, ())], "samples share what is shown first"
+    asked = running.send([begun])
+    assert [(one.key, one.first, one.n) for one in asked] == [(question.key, i, 1) for i in range(4)]  # type: ignore[union-attr]
+    # The second one writes an empty step, which is no action; the fourth has no turn when the budget ends.
+    acts = running.send([turn("+1\n"), turn(""), turn("*2\n"), []])
+    first_act, second_act, waiting = acts
+    assert [one.steps[-1].text for one in (first_act, second_act)] == ["+1\n", "*2\n"]  # type: ignore[union-attr]
+    more = running.send([Observation.of("value 2\n"), Observation.of("value 2\n"), []])
+    later = question.key.fold("turn", 1)
+    assert [one.key for one in more] == [later, later, question.key]  # type: ignore[union-attr]
+    assert more[2] == waiting
+    with pytest.raises(StopIteration) as end:
+        running.throw(BudgetExhausted("over"))
+    first, second, third = end.value.value
+    assert [step.text for step in first.steps] == ["value 1\n", "+1\n"]
+    assert [step.text for step in third.steps] == ["value 1\n", "*2\n"]
+    assert [(one.finished, one.truncated) for one in (first, second, third)] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
+    assert (second.steps, second.n_tokens, second.n_prompt_tokens) == ((), 1, 5)
 
 
 def test_a_question_in_full_gets_nothing_of_a_part() -> None:
