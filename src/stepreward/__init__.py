@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.verbs.monitor_runs import evaluate_monitor, fit_monitor
     from stepreward.verbs.names import grader, load, policy
     from stepreward.verbs.read_rows import read, write
+    from stepreward.verbs.score_logs import score_log
     from stepreward.verbs.score_rows import score
     from stepreward.verbs.search_problems import search
     from stepreward.verbs.serve_models import serve
@@ -41,7 +42,7 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
 __all__ = [
     "Key", "Monitor", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compare_agents", "compose", "credit",
     "evaluate", "evaluate_monitor", "export", "fit_monitor", "grader", "label", "load", "methods", "policy", "read",
-    "rounds", "score", "search", "serve", "testing", "train", "view", "write",
+    "rounds", "score", "score_log", "search", "serve", "testing", "train", "view", "write",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

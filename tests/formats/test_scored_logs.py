@@ -20,7 +20,7 @@ from stepreward.cli.app import app
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.registry import formats, read
 from stepreward.formats.scored_logs import Goal, PlacedScores
 from stepreward.verbs.score_logs import score_log
@@ -320,3 +320,33 @@ def test_refusals_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert not Path("o.jsonl").exists()
     invoke(f"{score} observations.jsonl --out scores.jsonl --to scores")
     assert json.loads(Path("scores.jsonl").read_text())["observationId"] == "o2"
+
+
+@pytest.mark.parametrize("to", ["log", "scores"])
+def test_scores_of_a_table_are_written_without_scoring_again(to: Goal) -> None:
+    source = wrote("log.jsonl", LAYOUTS["langfuse"])
+    for scorer, out in (("length", "direct.jsonl"), ("stored:table.parquet#score:mine", "stored.jsonl")):
+        if scorer == "length":
+            invoke(f"score --model length --data {source} --out table.parquet --column score:mine")
+        invoke(f"score --model {scorer} --data {source} --out {out} --to {to} --column score:mine")
+    assert Path("stored.jsonl").read_bytes() == Path("direct.jsonl").read_bytes()
+    # A column that is not there, and a run that is not in the table.
+    with pytest.raises(InputError, match=r"row 1: the row has no column 'score'; its columns: .*score:mine"):
+        stepreward.load("stored:table.parquet")
+    stored = stepreward.load("stored:table.parquet#score:mine")
+    with pytest.raises(InputError, match="no such solution"):
+        stored.score("What?", ["This."])
+
+
+def test_a_log_is_scored_by_names_alone() -> None:
+    source = wrote("log.jsonl", LAYOUTS["langfuse"])
+    made = stepreward.score_log(source, "length", "out.jsonl")
+    assert made.placed
+    assert next(iter(read(Path("out.jsonl")))).column("score").any()
+
+
+def test_a_table_with_two_scores_of_one_solution_is_refused() -> None:
+    one = Trajectory(Problem("p", "How many?"), (Step("2"),))
+    stepreward.write("twice.parquet", [one.with_columns({"score": np.array([x])}) for x in (0.5, 0.25)])
+    with pytest.raises(InputError, match="row 2: a solution of problem 'p' has other scores"):
+        stepreward.load("stored:twice.parquet")

@@ -25,7 +25,7 @@ from tests.forked import coded
 NAMES = {
     "Problem", "Provenance", "Step", "Trajectory", "StepTree", "Key", "load", "read", "write", "label", "train",
     "score", "search", "credit", "evaluate", "serve", "policy", "grader", "methods", "view", "compose", "testing",
-    "export", "rounds", "Monitor", "fit_monitor", "evaluate_monitor", "compare_agents",
+    "export", "rounds", "Monitor", "fit_monitor", "evaluate_monitor", "compare_agents", "score_log",
 }  # fmt: skip
 PROBLEM = Problem("p", "Mia has 12 apples and buys 5 more. How many?", reference="17")
 RIGHT = Trajectory(PROBLEM, (Step("12 + 5 = 17\n"), Step("Answer: 17")))

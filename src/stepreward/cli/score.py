@@ -54,7 +54,7 @@ class ScoreFlags:
     """What is scored, and by which model."""
 
     model: str
-    """Folder, such as runs/demo/model, hub name, URL#NAME in a server, or tool."""
+    """Folder, such as runs/demo/model, hub name, URL#NAME in a server, tool, or stored:TABLE for its scores."""
     data: Path | None = None
     """Rows with question (or prompt) and steps (or completions), or any format; standard input if left out."""
     out: Path | None = None

@@ -17,6 +17,7 @@ from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.judges.generative import GenerativeScorer
 from stepreward.score.judges.own_prompt import with_own_prompt
 from stepreward.score.model.cache_memory import CacheSize
+from stepreward.score.stored_scores import STORED, StoredScores
 from stepreward.score.tools.checker_scorer import CHECK, CheckerScorer
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from stepreward.score.executed import ExecutedScorer
     from stepreward.score.on_demand import ByRecipe, CalibratedScorer
 
-    Bare = ByRecipe | CheckerScorer | GenerativeScorer | WithoutModel
+    Bare = ByRecipe | CheckerScorer | GenerativeScorer | StoredScores | WithoutModel
     Loaded = Bare | CalibratedScorer | ExecutedScorer
 
 
@@ -58,7 +59,8 @@ def load(
     A checkpoint of stepreward has its own record of how it is scored. A public one is looked up in the table of
     checkpoints by its name, by the name in its configuration or by its architecture; any other is scored as `like` or
     `record` say.
-    Some scorers need no weights: `tool` computes equations again, `check:NAME` is a checker of the family check;
+    Some scorers need no weights: `tool` computes equations again, `check:NAME` is a checker of the family check,
+    `stored:TABLE#COLUMN` gives the scores that a table has;
     `random`, `length` and `constant` are baselines. A verifier that writes its verdicts is a policy, by the row of
     its name or of `like`.
 
@@ -111,12 +113,15 @@ def load(
         if open_policy is None:
             raise InputError(f"{judge.name} writes its verdicts", remedy="pass open_policy=policies.named.policy_at")
         scorer = GenerativeScorer(open_policy(str(name), raw=judge.raw, dtype=str(dtype)), judge, n=answers)
-    elif name in WITHOUT_MODEL or str(name).startswith(CHECK):
+    elif name in WITHOUT_MODEL or str(name).startswith((CHECK, STORED)):
         if like or record or readout or also or head or reference:
             what = f"{name!r} has no weights, and no recipe to follow"
             raise InputError(what, remedy="leave like, record and readout out")
         rule = str(name).removeprefix(CHECK)
-        scorer = WITHOUT_MODEL[rule]() if name in WITHOUT_MODEL else CheckerScorer(rule)
+        if str(name).startswith(STORED):
+            scorer = StoredScores(str(name).removeprefix(STORED))
+        else:
+            scorer = WITHOUT_MODEL[rule]() if name in WITHOUT_MODEL else CheckerScorer(rule)
     else:
         scorer, beside = on_demand.scorer_by_recipe(
             name, like=like, record=record, readout=readout, head=head, reference=reference,

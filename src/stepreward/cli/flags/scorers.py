@@ -95,7 +95,8 @@ class EnsembleFlags:
     """One reward model or several, and how several become one."""
 
     model: tuple[str, ...] = ()
-    """Reward model: a folder, hub name, URL#NAME in a server, tool, check:NAME or executed; several: an ensemble."""
+    """Reward model: a folder, hub name, URL#NAME in a server, tool, check:NAME, stored:TABLE or executed; several: an
+    ensemble."""
     combine: Combine = "mean"
     """How an ensemble's scores become one; lower is the mean less --doubt deviations."""
     doubt: Annotated[float, Flag(low=0.0)] = 1.0
