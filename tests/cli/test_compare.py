@@ -126,3 +126,12 @@ def test_bad_rows_are_named_and_cost_no_other(inside: Path) -> None:
         file.write('{"schema": "stepreward/trajectories/1"}\n')
     told = json.loads(invoke("compare a.jsonl b.parquet --json"))
     assert (told["problems"], told["left_out"]) == (30, 1)
+
+
+def test_a_seed_that_no_run_names_and_what_one_agent_alone_tells_are_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = refused("compare a.jsonl b.parquet --seeds nope", capsys, monkeypatch)
+    assert "no run has the field 'nope'" in told
+    stepreward.write("blank.jsonl", [replace(one, outcome=float("nan")) for one in made_runs(30, 1)])
+    assert "not compared, as no problem tells it of both: outcome" in invoke("compare blank.jsonl b.parquet")

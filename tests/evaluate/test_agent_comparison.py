@@ -230,3 +230,11 @@ def test_what_is_left_out_and_not_told_is_counted_run_by_run() -> None:
     # A cell without a run leaves its problem out: nothing pairs it.
     one = compared([*a[:4]], b, seeds="s").measures["outcome"]
     assert (one.difference.n, one.higher) == (1, 1)
+
+
+def test_what_one_agent_alone_tells_is_named() -> None:
+    made = compared([run("x", 1), run("y")], [run("x"), run("y", 1)])
+    assert made.apart == ("outcome",)
+    assert set(made.measures) == {"actions"}
+    assert made.to_json()["apart"] == ["outcome"]
+    assert compared([run("x", 1)], [run("x", 0)]).apart == ()

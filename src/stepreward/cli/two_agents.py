@@ -111,6 +111,9 @@ def _print(made: AgentComparison, about: Sequence[str], show: int) -> None:
             first, second = one.runs_without
             lack = f"missing in {first:,} runs of A and {second:,} of B"
             console.print(f"{name.replace('_', ' ')}: {lack}; over {one.difference.n:,} problems", soft_wrap=True)
+    if made.apart:
+        names = ", ".join(name.replace("_", " ") for name in made.apart)
+        console.print(f"not compared, as no problem tells it of both: {names}", soft_wrap=True)
     rows = made.rows()
     won = {result: [row for row in rows if row["result"] == result] for result in _RESULTS}
     if "outcome" in made.measures:

@@ -120,6 +120,12 @@ class AgentComparison:
     counts: NDArray[np.int64]
     """(P, 2) runs."""
 
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Numbers that runs of matched problems tell, and no problem of both agents: they are not compared."""
+        told = {name for at, name in enumerate(RUN_MEASURES) if not np.isnan(self.numbers[:, :, at]).all()}
+        return tuple(name for name in RUN_MEASURES if name in told and name not in self.measures)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as None; `rows` has what differs from problem to problem."""
         return {
@@ -133,6 +139,7 @@ class AgentComparison:
             "seeds": [*self.seeds],
             "other_seeds": {"a": self.other_seeds[0], "b": self.other_seeds[1]},
             "measures": {name: one.to_json() for name, one in self.measures.items()},
+            "apart": [*self.apart],
         }  # fmt: skip
 
     def rows(self) -> list[dict[str, Any]]:

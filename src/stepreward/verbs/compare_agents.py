@@ -48,6 +48,9 @@ def compare_agents(
         return agent_runs(with_scores, by=by, seeds=seeds)
 
     read = numbers(a), numbers(b)
+    if seeds and not any(name for runs in read for name in runs.seeds):
+        remedy = "name a field of facts or of meta, or leave the seeds out: runs of a problem are then its samples"
+        raise InputError(f"no run has the field {seeds!r}, which would name its seed", remedy=remedy)
     if column and model is None and column not in names:
         raise InputError(f"no run has the step column {column!r}", remedy="score the rows first, or pass a scorer")
     if failed is None:
