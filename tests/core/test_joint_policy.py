@@ -12,6 +12,7 @@ from stepreward.cli.flags.policies import cut_note
 from stepreward.core.keys import Key
 from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.flows import Continuation, Policy, Propose, Wanted, honoured_settings, room_of, token_limit
+from stepreward.core.runtime.joint_policy import answers_by
 from stepreward.core.runtime.spending import Bill
 from stepreward.core.types import Problem, Step
 from stepreward.policies.crew import Crew, Member
@@ -104,3 +105,11 @@ def test_each_policy_is_sent_its_own_questions_at_once_and_says_whether_they_are
     assert (cheap.waited, dear.waited) == ([False, True, False], [False, True])
     WithExpert(cheap, dear).propose(questions[:1])
     assert (cheap.waited, len(dear.sent)) == ([True], 1), "one that is asked nothing is not called"
+
+
+def test_what_no_policy_answers_is_at_its_end() -> None:
+    plain = Plain("plain", 8, 1)
+    questions = [Propose(Problem(f"{i}", "?"), (), Key.seed(i), n=2) for i in range(2)]
+    first, second = answers_by([None, plain], questions, lambda _: True)
+    assert first == [Continuation((), finished=True, n_tokens=0)] * 2
+    assert (second[0].steps[0].text, plain.sent) == ("plain to 1", [["1"]])
