@@ -156,6 +156,16 @@ def test_reports_are_found_in_a_judges_text() -> None:
             list(by_name("trail").read({**row, **wrong}, 1))
 
 
+def test_half_a_trace_or_half_of_its_errors_is_no_row() -> None:
+    row = {**EXAMPLES["trail"][0], "trace": json.dumps({"spans": [{"span_id": "b"}]})}
+    row["labels"] = json.dumps({"errors": [{"location": "b", "category": "Goal"}]})
+    (item,) = by_name("trail").read(row, 1)
+    assert item.labels.tolist() == [0]
+    for name in ("trace", "labels"):
+        with pytest.raises(InputError, match=f"'{name}' is broken JSON"):
+            list(by_name("trail").read({**row, name: row[name][:-3]}, 1))
+
+
 def test_mast_by_hand(tmp_path: Path) -> None:
     (item,) = items("mast")
     assert (item.labels.tolist(), item.scores["m"].tolist()) == ([0], [0])

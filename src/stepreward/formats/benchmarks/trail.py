@@ -38,6 +38,23 @@ def _object(value: object, name: str) -> Mapping[str, Any]:
     raise InputError(f"'{name}' must be an object or its JSON, got {shown(value)}")
 
 
+def _whole(row: Row, name: str) -> object:
+    """A field of the data itself: a text there is JSON from end to end, as half of it would say that nothing is wrong.
+
+    Raises:
+        InputError: it is broken.
+    """
+    value = row.get(name)
+    if isinstance(value, str) and value.strip():
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"'{name}' is broken JSON: {error}, got {shown(value)}", remedy="repair the row"
+            ) from error
+    return value
+
+
 def _errors(report: Mapping[str, Any]) -> list[list[str]]:
     """`[location, category]` of each error of a report, in its order."""
     found = report.get("errors") or []
@@ -85,7 +102,7 @@ def read(row: Row, number: int) -> Iterator[Trajectory]:
     Raises:
         InputError: a field is missing or misshapen, or no span is named at all.
     """
-    labels, trace = _errors(_object(row.get("labels"), "labels")), _object(row.get("trace"), "trace")
+    labels, trace = _errors(_object(_whole(row, "labels"), "labels")), _object(_whole(row, "trace"), "trace")
     judged = row.get("judged") or {}
     if not isinstance(judged, Mapping):
         raise InputError(f"'judged' must hold a report by each judge's name, got {shown(judged)}")
