@@ -105,6 +105,14 @@ def test_unknown_models_and_too_many_questions_are_told() -> None:
     assert [one.done for one in made] == [False, False, False, True]
 
 
+def test_as_many_questions_are_answered_as_are_allowed_whatever_else_is_done() -> None:
+    pool, small, _ = episodes(most=2, turns=9)
+    _, shown = along(pool, ["Ask[small: a?]", CALCULATE, "Ask[small: b?]", CALCULATE, "Ask[small: c?]"])
+    said = ["".join(step.text for step in one.steps) for one in shown[1:]]
+    assert [text == "All 2 questions are asked.\n" for text in said] == [False, False, False, False, True]
+    assert len(small.asked) == 2
+
+
 def test_where_tools_are_declared_ask_is_one() -> None:
     pool, _, _ = episodes()
     names = [tool["function"]["name"] for tool in pool.prepared(PROBLEM).meta["tools"]]

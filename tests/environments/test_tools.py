@@ -193,6 +193,26 @@ def test_problems_are_disjoint_repeatable_and_solved_by_a_careful_writer() -> No
                 assert text_of(shown(problem, *[s for s in steps[:at] if s.kind == "action"])) == step.text
 
 
+def test_the_words_of_a_problem_say_what_its_reference_is() -> None:
+    """Read by a person's rules: so many of each at its price, then the delivery or the coupon."""
+    seen = set[str]()
+    for problem in shops(200, most=4):
+        bought = re.match(r"\w+ buys (.*?)\.", problem.text)
+        assert bought
+        pairs = re.findall(r"(\d+) (\w+)", bought[1])
+        assert re.fullmatch(r"\d+ \w+|(\d+ \w+, )*\d+ \w+ and \d+ \w+", bought[1])
+        prices, total = problem.meta["prices"], 0
+        assert len(prices) == 2 * len(pairs)
+        for amount, item in pairs:
+            total += int(amount) * prices[item if amount == "1" else item.removesuffix("s")]
+        ends = re.findall(r"(The delivery costs|A coupon takes off) (\d+)\.", problem.text)
+        for kind, amount in ends:
+            total += int(amount) if kind.startswith("The") else -int(amount)
+        assert total == int(problem.reference or "") > 0
+        seen.add(ends[0][0] if ends else "")
+    assert len(seen) == 3
+
+
 def _checked(problem: Problem, steps: tuple[Step, ...]) -> Any:
     return check["shop"].take({"problem": problem, "steps": steps})
 
