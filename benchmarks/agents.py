@@ -60,10 +60,12 @@ FEW = "Fewer training seeds than three were run here, so that the interval says 
 HARM = "The interval lies below 0: here guidance harms.{guess}"
 NOTHING = "The interval holds 0: here guidance is not shown to help.{guess}"
 WHY = {
+    "repository": "whether an edit mends a function follows from what code means, which a fresh model of this size and "
+    "this many labels does not read; and an agent that finds no proposal good goes on until its turns are over.",
     "textworld": "a fresh model learns from few games, and has to tell a direction in the request from one in a list.",
     "web": "a fresh model of this size and this many labels has to learn that two texts on a page are equal.",
 }
-"""A guess at the reason, for worlds in which an agent that acts by chance had to be guided."""
+"""A guess at the reason, where guidance is not shown to help."""
 
 
 def numbers_of(summary: dict[str, Any]) -> dict[str, Any]:
