@@ -141,7 +141,7 @@ def test_a_plain_installation_converts_lists_and_scores_by_computing(rows: Path)
         ("score --model model --data ask.jsonl", "torch", "models"),
         ("label --problems problems.jsonl --out labels --grader arithmetic", "torch", "models"),
         ("serve --model model", "uvicorn", "serve"),
-        ("rl --model model", "datasets", "trl"),
+        ("rl --model model", "trl", "trl"),
     ],
 )
 def test_what_needs_an_extra_names_it(line: str, package: str, extra: str, rows: Path) -> None:

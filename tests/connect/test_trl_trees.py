@@ -305,7 +305,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         TreeRollouts(KEY, Forks(), environment=pool(), problem_of=lambda prompt: Problem("p", "Go."))
     with pytest.raises(InputError, match="needs whole problems; pass problem_of="):
         TreeRollouts(KEY, Levels(), grader=GRADER)
-    with pytest.raises(InputError, match="nobody grades; pass grader="):
+    with pytest.raises(InputError, match="no grader grades them; pass grader="):
         tree_arguments("vineppo", KEY)
     with pytest.raises(InputError, match="'grpo' has no trees of its own"):
         tree_arguments("grpo", KEY)

@@ -277,6 +277,9 @@ def test_results_are_json_with_an_interval_and_a_protocol(name: str) -> None:
     if name == "m-reward-bench":
         tongues = [replace(compared(i, [0.9], [0.1], "hep-go"), meta={"language": f"l{i % 2}"}) for i in range(4)]
         take = {"scorer": Named(), "data": tongues}
+    if name == "both-orders":
+        orders = [replace(one, meta={"better_first": first}) for one in six for first in (True, False)]
+        take = {"scorer": Named(), "data": orders}
     if name in ("agent-reward-bench", "trail", "mast"):
         example = Path(__file__).parents[1] / "formats" / "examples" / f"{name}.jsonl"
         take = {"scorer": constant(), "data": [*stepreward.read(example)]}

@@ -75,6 +75,7 @@ def summary() -> dict[str, Any]:
         "label": {"trajectories": 30, "wrong": 0.6, "bill": BILL, "against_truth": {}, "seconds": 2.0},
         "train": {"metrics": {}, "history": history, "tokens": 5000, "seconds": 3.0},
         "retrained": [],
+        "failures": {SCRIPT: {"failed": 1, "of": 40, "first": f"{LONG}: {IMAGE}"}},
         "evaluate": {
             "sizes": [1, 2],
             "curves": curve,

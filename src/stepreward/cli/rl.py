@@ -14,6 +14,7 @@ from stepreward.cli import on_demand
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
+from stepreward.core.optional import require_installed
 from stepreward.pipeline.learning import ReinforceSettings
 from stepreward.pipeline.run_report import percent, points
 
@@ -31,6 +32,7 @@ def rl(flags: ReinforceFlags, settings: ReinforceSettings, json_output: JsonFlag
 
     Example: stepreward rl --model runs/demo/model --credit rloo --credit pure
     """
+    require_installed("trl")
     reinforce = on_demand.reinforce
     with StageProgress(quiet=json_output) as progress:
         summary = reinforce(flags.out, settings, progress)
