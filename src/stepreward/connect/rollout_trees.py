@@ -171,10 +171,6 @@ class Levels:
 
     unit: Unit = field(default="step", init=False)
 
-    def trees(self, n: int) -> int:
-        """Trees of a group of `n` solutions."""
-        return min(self.roots, n)
-
     def flow(self, problem: Problem, key: Key, n: int, most: int, decode: Decode) -> Flow[list[TreeSolution]]:
         """`n` solutions of a problem, as `Forks.flow`."""
         done: list[TreeSolution] = []
